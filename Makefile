@@ -1,0 +1,66 @@
+# The commands of the project. Each builds or installs what it needs, or says in one line what is missing.
+#
+#   make demo         the whole mesh on this machine: examples/shop
+#   make test         all tests that need no cluster, then the cluster rung
+#   make check        fmt, clippy and docs with warnings denied, deny
+#   make bench        criterion benches
+#   make conformance  the official Gateway API suite on a real Kubernetes made here
+#   make images       Heddle's programs as OCI images
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+# Compiled things live outside the checkout, so that a clean clone starts warm.
+HEDDLE_CACHE ?= $(HOME)/.cache/heddle
+export HEDDLE_CACHE
+export CARGO_TARGET_DIR ?= $(HEDDLE_CACHE)/target
+CARGO ?= cargo
+BIN := $(CARGO_TARGET_DIR)/debug
+
+.PHONY: all demo build test test-fast test-cluster check fmt clippy docs deny bench conformance images tools clean-cache
+all: build
+
+## Programs that tests and playground call; on Debian as root they are installed, else they are named.
+tools:
+	@missing=""; for pair in ip:iproute2 nft:nftables tcpdump:tcpdump curl:curl; do \
+	  command -v "$${pair%%:*}" >/dev/null || [ -x "/usr/sbin/$${pair%%:*}" ] || missing="$$missing $${pair##*:}"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	  else echo "missing:$$missing; install them with: apt-get install$$missing" >&2; exit 2; fi; fi
+	@command -v $(CARGO) >/dev/null || { echo "missing: cargo 1.95 or newer (https://rustup.rs)" >&2; exit 2; }
+
+build: tools
+	$(CARGO) build --locked --workspace --bins
+
+## The product's main job, shown: exit code 0 if every request went as the example expects.
+demo: build
+	$(BIN)/meshctl playground run examples/shop
+
+## Rungs 1 to 4: everything below a cluster.
+test-fast: build
+	$(CARGO) test --locked --workspace
+
+test: test-fast test-cluster
+
+check: fmt clippy docs deny
+fmt:
+	$(CARGO) fmt --all --check
+clippy:
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+docs:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+## Licences, bans and sources; advisories as well where the advisory database can be fetched (ADVISORIES=1).
+deny:
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --quiet --locked cargo-deny --version 0.20.2
+	$(CARGO) deny --log-level error check licenses bans sources $(if $(ADVISORIES),advisories)
+
+## Micro benches; the figures belong into SPECIFICATION.md.
+bench:
+	$(CARGO) bench --locked -p mesh-bench-micro
+
+clean-cache:
+	rm -rf "$(HEDDLE_CACHE)"
+
+-include mesh-controller/api.mk
+-include tests/cluster/bed.mk
