@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The controller: objects in, plan, per-node config and statuses out. It must not see pod traffic.
+
+pub mod api;
