@@ -1,1 +1,12 @@
-//! Placeholder.
+//! The node proxy and the ingress proxy: takes traffic, proves who speaks, decides with `mesh-core`, carries bytes. It must not know Kubernetes.
+
+pub mod control;
+pub mod gateway;
+pub mod http;
+pub mod inbound;
+pub mod local;
+pub mod outbound;
+pub mod shared;
+pub mod tcp;
+pub mod telemetry;
+pub mod tunnel;

@@ -1,0 +1,1 @@
+//! Gateway: listeners of Gateways. It must not decide routes.

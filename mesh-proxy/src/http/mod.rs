@@ -1,0 +1,1 @@
+//! HTTP: requests by routes to endpoints. It must not accept connections.

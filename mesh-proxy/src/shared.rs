@@ -1,0 +1,26 @@
+//! Shared: what every connection of the proxy may read. It must not grow doors to one workload's things; those are in `Local`.
+
+use crate::{telemetry::Telemetry, tunnel::Pool};
+use mesh_core::snapshot::Snapshot;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Given to every connection behind an `Arc`.
+pub struct Shared {
+    /// The newest config; none until the first has come. A connection takes one snapshot, a request the newest for its routes.
+    pub snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Connections to peers.
+    pub pool: Pool,
+    /// Logs, metrics, spans.
+    pub telemetry: Telemetry,
+    /// Cancelled when the proxy goes away: listeners stop, living connections get `limits.drain`.
+    pub drain: CancellationToken,
+}
+
+impl Shared {
+    /// The newest config; none until the first has come.
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.borrow().clone()
+    }
+}

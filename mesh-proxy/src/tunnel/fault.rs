@@ -1,0 +1,74 @@
+//! What went wrong while a peer was dialled. It must not decide what happens next; the fault table of the core says that.
+
+use mesh_core::fault::Fault;
+use std::{error::Error, fmt, sync::Arc};
+
+/// A failed dial: the line of the fault table, and the chain of causes for the log. Shared by all who waited for the same dial.
+#[derive(Clone, Debug)]
+pub struct DialFault {
+    /// What it means.
+    pub fault: Fault,
+    /// What happened.
+    pub source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl DialFault {
+    /// A fault with its cause.
+    pub fn new(fault: Fault, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { fault, source: Some(Arc::from(source.into())) }
+    }
+
+    /// The whole chain of causes, for one log line.
+    pub fn detail(&self) -> String {
+        let mut text = String::new();
+        let mut next: Option<&(dyn Error + 'static)> = match &self.source {
+            Some(source) => Some(&**source),
+            None => return self.fault.label().to_owned(),
+        };
+        while let Some(error) = next {
+            let line = error.to_string();
+            // Some errors repeat their source in their own text.
+            if !text.ends_with(&line) {
+                if !text.is_empty() {
+                    text.push_str(": ");
+                }
+                text.push_str(&line);
+            }
+            next = error.source();
+        }
+        text
+    }
+}
+
+impl From<Fault> for DialFault {
+    fn from(fault: Fault) -> Self {
+        Self { fault, source: None }
+    }
+}
+
+impl fmt::Display for DialFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.fault.label())
+    }
+}
+
+impl Error for DialFault {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|e| e as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detail_names_every_cause_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("TLS failed")]
+        struct Outer(#[source] std::io::Error);
+        let fault = DialFault::new(Fault::PeerIdentity, Outer(std::io::Error::other("wrong name")));
+        assert_eq!(fault.detail(), "TLS failed: wrong name");
+        assert_eq!(DialFault::from(Fault::NoIdentity).detail(), "no_identity");
+    }
+}

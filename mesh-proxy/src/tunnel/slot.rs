@@ -1,0 +1,57 @@
+//! A ready stream slot of a pooled connection, and the count of streams in use. It must not outlive its stream.
+
+use bytes::Bytes;
+use h2::{
+    SendStream,
+    client::{ResponseFuture, SendRequest},
+};
+use http::Request;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// The right to open one stream on a pooled connection. Dropping it unused gives it back.
+#[derive(Debug)]
+pub struct Slot {
+    send: SendRequest<Bytes>,
+    lease: Lease,
+}
+
+/// One stream in use. Keep it until the stream has ended in both directions (beside the response body); dropping it gives the slot back.
+#[derive(Debug)]
+pub struct Lease {
+    streams: Arc<AtomicUsize>,
+}
+
+impl Slot {
+    pub(super) fn new(send: SendRequest<Bytes>, lease: Lease) -> Self {
+        Self { send, lease }
+    }
+
+    /// Opens the stream with a request head. On error nothing was sent.
+    pub fn send_request(
+        mut self,
+        request: Request<()>,
+        end_of_stream: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>, Lease), h2::Error> {
+        let (response, body) = self.send.send_request(request, end_of_stream)?;
+        Ok((response, body, self.lease))
+    }
+}
+
+impl Lease {
+    /// Takes one of `most` streams, if one is free.
+    pub(super) fn take(streams: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        streams
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| (used < most).then_some(used + 1))
+            .ok()
+            .map(|_| Self { streams: streams.clone() })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
