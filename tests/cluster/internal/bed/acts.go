@@ -1,0 +1,138 @@
+package bed
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"heddle.test/cluster/internal/api"
+	"heddle.test/cluster/internal/cgroup"
+	"heddle.test/cluster/internal/plane"
+	"heddle.test/cluster/internal/wire"
+)
+
+// Reboot takes the power from a machine and boots it again: processes, network, /run and /tmp are gone, its
+// disk stays. With wait, it returns when the node is Ready and its lease is younger than the reboot.
+func (b *Bed) Reboot(name string, wait bool) error {
+	if name == plane.Name {
+		return fmt.Errorf("only nodes are rebooted: every cable of the bed ends at the plane")
+	}
+	if _, err := b.Pid(name); err != nil {
+		return err
+	}
+	unlock, err := b.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	trees, err := cgroup.Find()
+	if err != nil {
+		return err
+	}
+	group := b.group() + "/" + name
+	if err := trees.Kill(group); err != nil {
+		return err
+	}
+	if err := trees.Remove(group); err != nil {
+		return err
+	}
+	cut := time.Now()
+	if err := b.boot(name); err != nil {
+		return err
+	}
+	if !wait {
+		return nil
+	}
+	client, err := b.API()
+	if err != nil {
+		return err
+	}
+	// Ready may be what the API server remembers from before; the boot's own lease is the proof.
+	err = b.eventually(nodesWithin, name+" renewed its lease", func() error {
+		var lease struct{ Spec struct{ RenewTime time.Time } }
+		if err := client.Get("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/"+name, &lease); err != nil {
+			return err
+		}
+		if lease.Spec.RenewTime.Before(cut) {
+			return fmt.Errorf("its lease is of %s, before the reboot", lease.Spec.RenewTime.Format(time.TimeOnly))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return b.WaitNodes(name)
+}
+
+// Partition cuts nodes off together; keepPlane leaves them the API server.
+func (b *Bed) Partition(names []string, keepPlane bool) error {
+	for _, name := range names {
+		if b.number(name) == 0 {
+			return fmt.Errorf("bed %s has no node %q", b.Name, name)
+		}
+	}
+	pid, err := b.Pid(plane.Name)
+	if err != nil {
+		return err
+	}
+	return wire.Partition(pid, names, keepPlane)
+}
+
+// Heal ends all partitions.
+func (b *Bed) Heal() error {
+	pid, err := b.Pid(plane.Name)
+	if err != nil {
+		return err
+	}
+	return wire.Heal(pid)
+}
+
+// Freeze stops or resumes everything on a machine, as a hypervisor does that pauses it.
+func (b *Bed) Freeze(name string, frozen bool) error {
+	if _, err := b.Pid(name); err != nil {
+		return err
+	}
+	trees, err := cgroup.Find()
+	if err != nil {
+		return err
+	}
+	return trees.Freeze(b.group()+"/"+name, frozen)
+}
+
+// Log is the file of a log: MACHINE/SERVICE, or just the service if it runs on the plane; "audit" is the API
+// server's audit log.
+func (b *Bed) Log(what string) (string, error) {
+	candidates := []string{filepath.Join(plane.Name, "log", what+".log")}
+	if dir, base := filepath.Split(what); dir != "" {
+		candidates = []string{filepath.Join(dir, "log", base+".log")}
+	}
+	matches, err := filepath.Glob(b.file(candidates[0]))
+	if err != nil || len(matches) == 0 {
+		all, _ := filepath.Glob(b.file("*/log/*.log"))
+		text := "bed " + b.Name + " has no log " + what + "; it has:"
+		for _, file := range all {
+			machine := filepath.Base(filepath.Dir(filepath.Dir(file)))
+			base := filepath.Base(file)
+			text += "\n  " + machine + "/" + base[:len(base)-len(".log")]
+		}
+		return "", fmt.Errorf("%s", text)
+	}
+	return matches[0], nil
+}
+
+func nodeReady(client *api.Client, name string) (bool, error) {
+	var object struct {
+		Status struct {
+			Conditions []struct{ Type, Status string }
+		}
+	}
+	if err := client.Get("/api/v1/nodes/"+name, &object); err != nil {
+		return false, err
+	}
+	for _, condition := range object.Status.Conditions {
+		if condition.Type == "Ready" {
+			return condition.Status == "True", nil
+		}
+	}
+	return false, nil
+}

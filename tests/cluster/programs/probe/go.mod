@@ -1,0 +1,3 @@
+module heddle.test/probe
+
+go 1.26.0
