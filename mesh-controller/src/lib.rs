@@ -1,3 +1,4 @@
 //! The controller: objects in, plan, per-node config and statuses out. It must not see pod traffic.
 
 pub mod api;
+pub mod source;
