@@ -28,7 +28,7 @@ pub enum Refusal {
     #[error("the certificate's issuer is unknown: no path to a root of this mesh")]
     UnknownIssuer,
     /// A signature of the chain is wrong.
-    #[error("a signature in the certificate chain is wrong")]
+    #[error("a signature in the certificate chain is wrong: a foreign root of the same name, or a forgery")]
     BadSignature,
     /// Any other defect of the chain.
     #[error("the certificate chain is refused: {0}")]

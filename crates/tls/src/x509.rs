@@ -126,7 +126,9 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "heddle");
-        params.distinguished_name.push(DnType::CommonName, "heddle mesh root");
+        // Each root has a name of its own, so that a peer of another mesh is told "unknown issuer" and not "wrong signature".
+        let name: String = params.key_identifier(&key).iter().take(8).map(|b| format!("{b:02x}")).collect();
+        params.distinguished_name.push(DnType::CommonName, format!("heddle mesh root {name}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let now = SystemTime::now();
