@@ -1,9 +1,11 @@
 //! The node proxy and the ingress proxy: takes traffic, proves who speaks, decides with `mesh-core`, carries bytes. It must not know Kubernetes.
 
 pub mod control;
+pub mod fault;
 pub mod gateway;
 pub mod http;
 pub mod inbound;
+pub mod listen;
 pub mod local;
 pub mod outbound;
 pub mod shared;

@@ -1,7 +1,8 @@
 //! Shared: what every connection of the proxy may read. It must not grow doors to one workload's things; those are in `Local`.
 
 use crate::{telemetry::Telemetry, tunnel::Pool};
-use mesh_core::snapshot::Snapshot;
+use mesh_core::{mesh::MeshSettings, snapshot::Snapshot};
+use mesh_tls::Trust;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Shared {
     /// The newest config; none until the first has come. A connection takes one snapshot, a request the newest for its routes.
     pub snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// TLS configs of the workloads.
+    pub trust: Arc<Trust>,
     /// Connections to peers.
     pub pool: Pool,
     /// Logs, metrics, spans.
@@ -22,5 +25,10 @@ impl Shared {
     /// The newest config; none until the first has come.
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.snapshot.borrow().clone()
+    }
+
+    /// Settings of the mesh by the newest config.
+    pub fn settings(&self) -> Option<Arc<MeshSettings>> {
+        self.snapshot.borrow().as_ref().map(|s| s.settings().clone())
     }
 }

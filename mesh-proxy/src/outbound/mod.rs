@@ -1,20 +1,136 @@
 //! Outbound: what a workload opens; its destination decided, an endpoint dialled, bytes carried. It must not decide where to.
 
-use crate::{local::Local, shared::Shared, telemetry::Connection};
-use mesh_core::{balance::EndpointSet, mesh::Service};
-use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
+mod carry;
+mod hello;
 
-/// Carries a stream to one endpoint of a Service port, another one if the first cannot be reached, until both sides are done;
-/// then tells `record`. Cancelling it resets both sides.
-pub async fn carry<T: AsyncRead + AsyncWrite + Unpin + Send>(
-    _io: T,
-    _service: &Arc<Service>,
-    _port: u16,
-    _endpoints: &Arc<EndpointSet>,
-    _local: &Arc<Local>,
-    _shared: &Arc<Shared>,
-    _record: Connection,
+pub use carry::carry;
+
+use crate::{
+    fault,
+    local::Local,
+    shared::Shared,
+    telemetry::{Connection, Direction},
+    tunnel::DialFault,
+};
+use carry::to_address;
+use hello::Ahead;
+use mesh_core::{
+    decide::{self, OUTBOUND_PORT, Outbound},
+    fault::Fault,
+    mesh::{BackendTarget, Limits, Service},
+    route::StreamTable,
+    snapshot::Snapshot,
+};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio_util::sync::CancellationToken;
+
+/// Serves one captured connection of the workload.
+pub async fn captured(
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: Arc<Local>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    permit: OwnedSemaphorePermit,
 ) {
-    todo!("l4")
+    let Some(snapshot) = shared.snapshot() else { return fault::reset(&stream) };
+    let destination = fault::original(&stream, OUTBOUND_PORT);
+    let client = local.workload();
+    let decision = decide::outbound(&snapshot, &client, destination);
+    if let Outbound::Http(frontend) = decision {
+        // Requests leave records of their own.
+        let served = crate::http::serve_frontend(stream, frontend, local, shared, peer, destination);
+        fault::until_drained(Box::pin(served), &stop, snapshot.settings().limits.drain).await;
+        return drop(permit);
+    }
+    let mut record = shared.telemetry.connection(Direction::Outbound, snapshot.settings());
+    record.record.source.address = Some(peer);
+    record.record.source.identity = Some(client.identity.clone());
+    record.record.source.workload = Some(client);
+    record.record.destination.address = Some(destination);
+    let bytes = opaque(stream, decision, &snapshot, &local, &shared, record);
+    // The record ends with the future, cut or not.
+    fault::until_drained(bytes, &stop, snapshot.settings().limits.drain).await;
+    drop(permit);
+}
+
+/// Carries bytes as decided.
+async fn opaque(
+    stream: TcpStream,
+    decision: Outbound,
+    snapshot: &Snapshot,
+    local: &Arc<Local>,
+    shared: &Arc<Shared>,
+    mut record: Connection,
+) {
+    match decision {
+        Outbound::Service { service, port, endpoints } => {
+            carry(stream, &service, port, &endpoints, local, shared, record).await;
+        }
+        Outbound::Streams { service, port, table } => {
+            streams(stream, (&service, port, &table), snapshot, local, shared, record).await;
+        }
+        Outbound::Address { address, transport, workload } => {
+            to_address(stream, address, transport, workload, local, shared, record).await;
+        }
+        Outbound::Refuse(fault) => {
+            let fault = DialFault::from(fault);
+            record.record.fail(fault.fault, "");
+            fault::log(&record.record, &fault);
+            fault::reset(&stream);
+        }
+        // Handled by the caller, which has no record of its own for it.
+        Outbound::Http(_) => {}
+    }
+}
+
+/// Carries bytes by stream routes.
+async fn streams(
+    mut stream: TcpStream,
+    (service, port, table): (&Arc<Service>, u16, &StreamTable),
+    snapshot: &Snapshot,
+    local: &Arc<Local>,
+    shared: &Arc<Shared>,
+    mut record: Connection,
+) {
+    record.record.service = Some((service.id.clone(), port));
+    let (read, name) = if table.wants_server_name() {
+        let wait = patience(table, &snapshot.settings().limits);
+        hello::server_name(&mut stream, wait).await
+    } else {
+        Default::default()
+    };
+    let chosen = table.find(name.as_deref()).ok_or(Fault::NoRoute).and_then(|compiled| {
+        record.record.route = Some(compiled.route.id.clone());
+        let backend = compiled.split.next().and_then(|n| compiled.route.backends.get(n)).ok_or(Fault::BrokenBackend)?;
+        match &backend.1 {
+            BackendTarget::Broken => Err(Fault::BrokenBackend),
+            BackendTarget::Service { service, port } => {
+                let found = snapshot.service(service).zip(snapshot.endpoints(service, *port));
+                found.map(|(service, endpoints)| (service, *port, endpoints)).ok_or(Fault::NoEndpoint)
+            }
+        }
+    });
+    match chosen {
+        Ok((service, port, endpoints)) => {
+            carry(Ahead { stream, read }, service, port, endpoints, local, shared, record).await;
+        }
+        Err(refused) => {
+            let fault = DialFault::from(refused);
+            let name = name.map(|n| format!("server name {n}")).unwrap_or_default();
+            record.record.fail(refused, name);
+            fault::log(&record.record, &fault);
+            fault::reset(&stream);
+        }
+    }
+}
+
+/// How long a client may take to say its server name. Where bytes without one have a route too, the client may be waiting for the server
+/// to speak first, so it is not kept long.
+fn patience(table: &StreamTable, limits: &Limits) -> std::time::Duration {
+    match table.find(None) {
+        Some(_) => hello::GREETING,
+        None => limits.handshake,
+    }
 }

@@ -1,10 +1,15 @@
 //! Tunnel: HTTP/2 over mTLS to other workloads' :15008, pooled; HBONE streams on it. It must not choose endpoints.
 
+mod connection;
 mod fault;
+pub mod limits;
+mod ping;
 mod pool;
+pub mod server;
 mod slot;
 mod stream;
 
+pub(crate) use connection::lapse;
 pub use fault::DialFault;
 pub use pool::Pool;
 pub use slot::{Lease, Slot};

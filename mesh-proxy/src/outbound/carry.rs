@@ -1,0 +1,147 @@
+//! Carrying a stream to an endpoint: dial one, another if it cannot be reached, then copy. It must not choose the Service.
+
+use crate::{
+    fault,
+    local::Local,
+    shared::Shared,
+    tcp::{self, Carried, Side},
+    telemetry::{Attempted, Connection},
+    tunnel::{self, DialFault, TunnelStream},
+};
+use mesh_core::{
+    balance::{EndpointSet, Target},
+    decide::{self, Transport},
+    fault::Fault,
+    mesh::{Limits, Service, Workload},
+};
+use smallvec::SmallVec;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, time::Instant};
+
+/// Endpoints that are tried for one connection: what is left then is more likely our own trouble than theirs.
+const TRIES: u32 = 3;
+
+/// Carries a stream to one endpoint of a Service port, another one if the first cannot be reached, until both sides are done;
+/// then tells `record`. Cancelling it resets both sides.
+pub async fn carry(
+    mut io: impl Side + Send,
+    service: &Arc<Service>,
+    port: u16,
+    endpoints: &Arc<EndpointSet>,
+    local: &Arc<Local>,
+    shared: &Arc<Shared>,
+    mut record: Connection,
+) {
+    let Some(settings) = shared.settings() else { return io.reset() };
+    let named = (service.id.clone(), port);
+    let mut tried: SmallVec<[SocketAddr; TRIES as usize]> = SmallVec::new();
+    let mut last = DialFault::from(Fault::NoEndpoint);
+    while (tried.len() as u32) < TRIES {
+        let now = std::time::Instant::now();
+        let Some(target) = endpoints.pick(rand::random(), now, &tried) else { break };
+        if tried.contains(&target.address) {
+            // Nobody else is left.
+            break;
+        }
+        tried.push(target.address);
+        record.record.attempts += 1;
+        let transport = decide::transport(target.workload.as_deref());
+        note(&mut record, target.address, target.workload.as_ref(), &transport);
+        let load = target.load.start(now);
+        let dialled = dial(local, target, &transport, shared, &settings.limits).await;
+        load.done(std::time::Instant::now(), dialled.is_err());
+        shared.telemetry.attempt(Attempted {
+            service: Some(&named),
+            retry: record.record.attempts - 1,
+            fault: dialled.as_ref().err().map(|f| f.fault),
+            budgeted: false,
+        });
+        match dialled {
+            Ok(mut upstream) => {
+                record.record.service = Some(named);
+                return finish(&mut io, &mut upstream, settings.limits.idle, &mut record).await;
+            }
+            Err(fault) => {
+                tracing::debug!(endpoint = %target.address, fault = fault.fault.label(), detail = fault.detail(), "endpoint not reached");
+                last = fault;
+            }
+        }
+        // Without a certificate of our own no other endpoint is any better.
+        if last.fault == Fault::NoIdentity {
+            break;
+        }
+    }
+    record.record.service = Some(named);
+    refuse(&mut io, &mut record, &last);
+}
+
+/// Carries a stream to one address.
+pub(super) async fn to_address(
+    mut io: impl Side + Send,
+    address: SocketAddr,
+    transport: Transport,
+    workload: Option<Arc<Workload>>,
+    local: &Arc<Local>,
+    shared: &Arc<Shared>,
+    mut record: Connection,
+) {
+    let Some(settings) = shared.settings() else { return io.reset() };
+    note(&mut record, address, workload.as_ref(), &transport);
+    record.record.attempts = 1;
+    let target = Target { address, workload, zone: "".into(), load: Arc::default() };
+    match dial(local, &target, &transport, shared, &settings.limits).await {
+        Ok(mut upstream) => finish(&mut io, &mut upstream, settings.limits.idle, &mut record).await,
+        Err(fault) => refuse(&mut io, &mut record, &fault),
+    }
+}
+
+/// The way to an endpoint.
+enum Upstream {
+    Tunnel(TunnelStream),
+    Plain(TcpStream),
+}
+
+async fn dial(
+    local: &Arc<Local>,
+    target: &Target,
+    transport: &Transport,
+    shared: &Shared,
+    limits: &Limits,
+) -> Result<Upstream, DialFault> {
+    match transport {
+        Transport::Plaintext => {
+            local.connect(target.address, Instant::now() + limits.handshake).await.map(Upstream::Plain)
+        }
+        Transport::Mesh { peer } => {
+            let slot = shared.pool.open(local, target, peer).await?;
+            // A bound of its own: the dial may have used up its share, and the peer now connects to the application.
+            let deadline = Instant::now() + limits.handshake;
+            tunnel::connect(slot, target.address, deadline).await.map(Upstream::Tunnel)
+        }
+    }
+}
+
+async fn finish(io: &mut impl Side, upstream: &mut Upstream, idle: Duration, record: &mut Connection) {
+    let carried: Carried = match upstream {
+        Upstream::Tunnel(tunnel) => tcp::carry(io, tunnel, idle).await,
+        Upstream::Plain(stream) => tcp::carry(io, stream, idle).await,
+    };
+    fault::finish(&mut record.record, carried);
+}
+
+fn refuse(io: &mut impl Side, record: &mut Connection, fault: &DialFault) {
+    record.record.fail(fault.fault, fault.detail());
+    fault::log(&record.record, fault);
+    io.reset();
+}
+
+/// Who is being reached.
+fn note(record: &mut Connection, address: SocketAddr, workload: Option<&Arc<Workload>>, transport: &Transport) {
+    let record = &mut record.record;
+    record.destination.address = Some(address);
+    record.destination.workload = workload.cloned();
+    (record.destination.identity, record.tls) = match transport {
+        Transport::Mesh { peer } => (Some(peer.clone()), Some("TLSv1.3")),
+        Transport::Plaintext => (None, None),
+    };
+}

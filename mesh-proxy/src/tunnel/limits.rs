@@ -1,0 +1,40 @@
+//! Bounds of a connection between proxies, each with its reason. It must not hold bounds that a user sets; those are in `MeshSettings`.
+
+use std::time::Duration;
+
+/// Streams that we open on one connection. HBONE peers take 200; half of it leaves room for streams that end on one side only.
+pub const STREAMS: usize = 100;
+
+/// Bytes that a peer may send on one stream before the application reads: half a MiB in flight is 4 Gbit/s at 1 ms.
+pub const STREAM_WINDOW: u32 = 512 * 1024;
+
+/// Bytes that a peer may send on all streams of a connection: a full window for each of `streams`, so that applications that do not
+/// read can never keep another stream of the connection from moving.
+pub fn connection_window(streams: u32) -> u32 {
+    // RFC 9113 §6.9.1: "A sender MUST NOT allow a flow-control window to exceed 2^31-1 octets".
+    STREAM_WINDOW.saturating_mul(streams.max(1)).min(i32::MAX as u32)
+}
+
+/// Bytes of one stream that wait in us to be sent; more is back pressure on the application.
+pub const SEND_BUFFER: usize = 256 * 1024;
+
+/// Largest DATA frame that we take: few headers for bulk, yet short enough that streams alternate.
+pub const FRAME: u32 = 64 * 1024;
+
+/// A peer that is silent is asked at this pace whether it lives (HBONE peers do the same).
+pub const PING_EVERY: Duration = Duration::from_secs(10);
+
+/// A peer that does not answer within this time is gone.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A pooled connection without a stream is closed after this time.
+pub const IDLE: Duration = Duration::from_secs(90);
+
+/// A peer's connection without a stream is closed after this time; longer than [`IDLE`], so that the client, who knows, closes first.
+pub const SERVER_IDLE: Duration = Duration::from_secs(300);
+
+/// Streams that may wait for one dial before another connection is dialled beside it: what one connection can serve.
+pub const WAITERS: usize = STREAMS;
+
+/// Connections to one peer workload from one local workload. 25,600 streams; beyond, new ones are refused.
+pub const CONNECTIONS: usize = 256;
