@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod capture;
 pub mod decide;
+pub mod enroll;
 pub mod fault;
 pub mod filter;
 pub mod identity;

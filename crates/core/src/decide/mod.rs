@@ -4,7 +4,7 @@ use crate::{
     balance::EndpointSet,
     fault::Fault,
     identity::Identity,
-    mesh::{AppProtocol, Service, Workload},
+    mesh::{AppProtocol, Enrolment, Mode, Service, Workload},
     route::{RouteTable, StreamTable},
     snapshot::Snapshot,
 };
@@ -23,11 +23,32 @@ pub enum Outbound {
     /// Parse HTTP; requests follow the table, or go to the Service itself if there is none.
     Http(HttpFrontend),
     /// Carry bytes by stream routes; read the server name first if the table wants it.
-    Streams { service: Arc<Service>, port: u16, table: Arc<StreamTable> },
+    Streams {
+        /// The Service that was dialled.
+        service: Arc<Service>,
+        /// Its port.
+        port: u16,
+        /// Routes that govern this client.
+        table: Arc<StreamTable>,
+    },
     /// Carry bytes to one endpoint of a Service port.
-    Service { service: Arc<Service>, port: u16, endpoints: Arc<EndpointSet> },
+    Service {
+        /// The Service that was dialled.
+        service: Arc<Service>,
+        /// Its port.
+        port: u16,
+        /// Where to.
+        endpoints: Arc<EndpointSet>,
+    },
     /// Carry bytes to the very address that was dialled.
-    Address { address: SocketAddr, transport: Transport, workload: Option<Arc<Workload>> },
+    Address {
+        /// What was dialled.
+        address: SocketAddr,
+        /// How bytes travel there.
+        transport: Transport,
+        /// The pod there, if the mesh knows it.
+        workload: Option<Arc<Workload>>,
+    },
     /// Close (reset) and say why.
     Refuse(Fault),
 }
@@ -51,7 +72,10 @@ pub enum Transport {
     /// As they are: the endpoint is not in the mesh.
     Plaintext,
     /// mTLS to the endpoint's :15008; the peer must be this identity.
-    Mesh { peer: Identity },
+    Mesh {
+        /// Who must answer.
+        peer: Identity,
+    },
 }
 
 /// How to reach a workload; none: something the mesh does not know. Fails closed: a meshed workload is never reached in plaintext.
@@ -62,9 +86,54 @@ pub fn transport(workload: Option<&Workload>) -> Transport {
     }
 }
 
+/// Whether a port of a meshed pod is the mesh's own.
+pub const fn is_mesh_port(port: u16) -> bool {
+    matches!(port, OUTBOUND_PORT | INBOUND_PORT | HBONE_PORT)
+}
+
 /// What to do with a connection that `client` opened to `destination`.
-pub fn outbound(_snapshot: &Snapshot, _client: &Workload, _destination: SocketAddr) -> Outbound {
-    todo!("core")
+///
+/// Routes apply to Service frontends only (GEP-1294: traffic to a pod address "MUST NOT be affected").
+pub fn outbound(snapshot: &Snapshot, client: &Workload, destination: SocketAddr) -> Outbound {
+    let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+    let (address, port) = (destination.ip(), destination.port());
+    if snapshot.is_service_address(address) {
+        return service(snapshot, client, destination);
+    }
+    let workload = snapshot.workload_at(address);
+    let meshed = workload.is_some_and(|w| w.enrolment.is_meshed());
+    if is_mesh_port(port) && (meshed || address.is_loopback() || client.addresses.contains(&address)) {
+        return Outbound::Refuse(Fault::SelfCall);
+    }
+    Outbound::Address {
+        address: destination,
+        transport: transport(workload.map(|w| &**w)),
+        workload: workload.cloned(),
+    }
+}
+
+fn service(snapshot: &Snapshot, client: &Workload, destination: SocketAddr) -> Outbound {
+    // A Service address with a port that the Service does not have leads nowhere, as without a mesh.
+    let Some(frontend) = snapshot.frontend(destination.ip(), destination.port()) else {
+        return Outbound::Refuse(Fault::NoEndpoint);
+    };
+    let (service, port, protocol) = (frontend.service.clone(), frontend.port.number, frontend.port.protocol);
+    let namespace = &*client.id.namespace;
+    let routes = snapshot.service_routes(namespace, &service.id, port).cloned();
+    if routes.is_some() {
+        return Outbound::Http(HttpFrontend { service, port, protocol, routes });
+    }
+    // Stream routes that govern the client make the port one of bytes, whatever its appProtocol says.
+    if let Some(table) = snapshot.service_streams(namespace, &service.id, port).cloned() {
+        return Outbound::Streams { service, port, table };
+    }
+    if protocol.is_http() {
+        return Outbound::Http(HttpFrontend { service, port, protocol, routes: None });
+    }
+    match snapshot.endpoints(&service.id, port).cloned() {
+        Some(endpoints) => Outbound::Service { service, port, endpoints },
+        None => Outbound::Refuse(Fault::NoEndpoint),
+    }
 }
 
 /// Proof that bytes may be delivered to a workload's application. Only [`admit`] and [`admit_plaintext`] make one.
@@ -88,11 +157,39 @@ impl Permit {
 
 /// Admits a verified peer's tunnel or request to `wanted`, which arrived on `local` (the connection's own address) of `workload`.
 /// The address must be the workload's own: "dst IP must equal the connection's own local IP". The mesh's own ports are refused.
-pub fn admit(_workload: &Workload, _local: SocketAddr, _peer: &Identity, _wanted: SocketAddr) -> Result<Permit, Fault> {
-    todo!("core")
+pub fn admit(workload: &Workload, local: SocketAddr, peer: &Identity, wanted: SocketAddr) -> Result<Permit, Fault> {
+    let destination = own(workload, wanted)?;
+    if destination.ip() != local.ip().to_canonical() {
+        return Err(Fault::WrongDestination);
+    }
+    // The TLS stack has checked it already; a permit does not rest on that.
+    if peer.trust_domain != workload.identity.trust_domain {
+        return Err(Fault::PeerIdentity);
+    }
+    Ok(Permit { destination, peer: Some(peer.clone()) })
 }
 
 /// Admits a plaintext connection that was captured on its way to `wanted`, by the workload's mode.
-pub fn admit_plaintext(_workload: &Workload, _wanted: SocketAddr) -> Result<Permit, Fault> {
-    todo!("core")
+pub fn admit_plaintext(workload: &Workload, wanted: SocketAddr) -> Result<Permit, Fault> {
+    let destination = own(workload, wanted)?;
+    match workload.enrolment {
+        Enrolment::Meshed(Mode::Strict) => Err(Fault::PlaintextRefused),
+        // A pod that leaves the mesh may get its last connections before its capture is undone.
+        Enrolment::Meshed(Mode::Permissive) | Enrolment::None => Ok(Permit { destination, peer: None }),
+    }
 }
+
+/// The address, if it is one of the workload's application.
+fn own(workload: &Workload, wanted: SocketAddr) -> Result<SocketAddr, Fault> {
+    let address = wanted.ip().to_canonical();
+    if !workload.addresses.iter().any(|a| a.to_canonical() == address) || wanted.port() == 0 {
+        return Err(Fault::WrongDestination);
+    }
+    if is_mesh_port(wanted.port()) {
+        return Err(Fault::SelfCall);
+    }
+    Ok(SocketAddr::new(address, wanted.port()))
+}
+
+#[cfg(test)]
+mod tests;

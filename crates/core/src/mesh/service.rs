@@ -45,6 +45,16 @@ pub enum AppProtocol {
     Tls,
 }
 
+impl AppProtocol {
+    /// Whether the port says that HTTP is spoken there.
+    pub const fn is_http(self) -> bool {
+        match self {
+            Self::Http | Self::H2c | Self::Grpc | Self::WebSocket => true,
+            Self::Unspecified | Self::Tcp | Self::Tls => false,
+        }
+    }
+}
+
 /// Endpoints of one EndpointSlice. A Service's endpoints are the union of its slices.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSlice {

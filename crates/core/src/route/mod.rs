@@ -1,12 +1,29 @@
 //! Route tables: compiled routes of one frontend or one Gateway port, matched in Gateway API precedence. It must not know where requests come from.
 
-use crate::{
-    balance::Split,
-    mesh::{HttpMatch, HttpRule, RouteId, StreamRoute},
-    name::Text,
-};
+mod compile;
+mod header;
+mod host;
+mod method;
+mod path;
+mod precedence;
+mod query;
+mod rules;
+mod stream;
+
+pub use compile::{CompiledRule, CompiledStream};
+pub use host::HOST_MAX;
+pub use stream::StreamTable;
+
+pub(crate) use compile::CompiledRoute;
+pub(crate) use host::HostIndex;
+pub(crate) use path::trimmed;
+pub(crate) use precedence::{Aged, by_age};
+pub(crate) use rules::RuleIndex;
+pub(crate) use stream::StreamIndex;
+
+use crate::mesh::HttpMatch;
 use http::{HeaderMap, Method};
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 /// What a request shows to a route table. Borrowed from the request; building it allocates nothing.
 #[derive(Clone, Copy, Debug)]
@@ -23,19 +40,6 @@ pub struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// A rule with what lives as long as it: its weights' state and its names for telemetry.
-#[derive(Debug)]
-pub struct CompiledRule {
-    /// The route it is of.
-    pub route: RouteId,
-    /// `name` of the rule, else its index as text.
-    pub name: Text,
-    /// The rule.
-    pub rule: Arc<HttpRule>,
-    /// Chooses among `rule.backends`.
-    pub split: Split,
-}
-
 /// A match.
 #[derive(Clone, Copy, Debug)]
 pub struct Matched<'a> {
@@ -47,36 +51,40 @@ pub struct Matched<'a> {
 
 /// Compiled HTTP and gRPC routes.
 #[derive(Debug, Default)]
-pub struct RouteTable {}
+pub struct RouteTable {
+    /// Listener hostname → route hostname → rules. A Service has one listener without hostname, and one route hostname: any.
+    listeners: HostIndex<Hosts<RuleIndex>>,
+}
 
 impl RouteTable {
+    pub(crate) fn of_service(rules: Arc<RuleIndex>) -> Self {
+        Self { listeners: HostIndex::of_any(HostIndex::of_any(rules)) }
+    }
+
+    pub(crate) fn of_listeners(listeners: HostIndex<Hosts<RuleIndex>>) -> Self {
+        Self { listeners }
+    }
+
     /// The rule for a request, by the precedence of HTTPRoute and GRPCRoute; none: 404 or UNIMPLEMENTED.
-    pub fn find(&self, _head: RequestHead<'_>) -> Option<Matched<'_>> {
-        todo!("core")
+    ///
+    /// Gateway.spec.listeners: "inbound request hostnames MUST match from the most specific to least specific Hostname values to
+    /// choose the correct Listener", and only its routes count. Within it, rules of the route with the most specific matching
+    /// hostname of its own come first; a request that they do not match falls to the next.
+    pub fn find(&self, head: RequestHead<'_>) -> Option<Matched<'_>> {
+        let hosts = self.listeners.best(head.host)?;
+        hosts.find_map(head.host, |rules| rules.find(head))
     }
 }
 
-/// Compiled TLS and TCP routes.
-#[derive(Debug, Default)]
-pub struct StreamTable {}
+/// Routes of one listener by their own hostnames.
+pub(crate) type Hosts<I> = HostIndex<Arc<I>>;
 
-/// A stream route with its weights' state.
-#[derive(Debug)]
-pub struct CompiledStream {
-    /// The route.
-    pub route: Arc<StreamRoute>,
-    /// Chooses among `route.backends`.
-    pub split: Split,
-}
-
-impl StreamTable {
-    /// Whether any entry needs the TLS server name, so that the ClientHello must be read first.
-    pub fn wants_server_name(&self) -> bool {
-        todo!("core")
-    }
-
-    /// The route for a connection: most specific server name, then oldest. `server_name`: lower case, none if not TLS.
-    pub fn find(&self, _server_name: Option<&str>) -> Option<&Arc<CompiledStream>> {
-        todo!("core")
-    }
+/// Routes that share one place of attachment and one hostname, ready for lookup.
+pub(crate) trait Bucket: fmt::Debug {
+    /// What is attached.
+    type Route: Aged + fmt::Debug;
+    /// Compiles routes, sorted by age.
+    fn build(routes: Vec<Arc<Self::Route>>) -> Self;
+    /// What was given.
+    fn routes(&self) -> &[Arc<Self::Route>];
 }

@@ -1,0 +1,135 @@
+//! Rules: the matches of all routes that share a host, indexed by path, so that a request meets few of them. It must not know hosts.
+
+use super::{
+    Bucket, CompiledRoute, CompiledRule, Matched, RequestHead, header,
+    method::GrpcIndex,
+    path::{PrefixTree, trimmed},
+    precedence::Conditions,
+    query,
+};
+use crate::{
+    mesh::{HttpMatch, PathMatch, Pattern},
+    name::Text,
+};
+use std::{cmp::Reverse, collections::HashMap, sync::Arc};
+
+/// HTTPRouteRule.matches: "precedence must be given to the match having: 'Exact' path match. 'Prefix' path match with largest number of
+/// characters. Method match. Largest number of header matches. Largest number of query param matches." Regular expressions, whose place
+/// is ours to choose, come between exact paths and prefixes, the longer pattern first: who writes one means more than a prefix.
+#[derive(Debug)]
+pub(crate) struct RuleIndex {
+    routes: Vec<Arc<CompiledRoute>>,
+    exact: HashMap<Text, Candidates>,
+    regex: Vec<(Pattern, Candidate)>,
+    prefixes: PrefixTree<Candidates>,
+    grpc: GrpcIndex,
+}
+
+impl Bucket for RuleIndex {
+    type Route = CompiledRoute;
+
+    fn build(routes: Vec<Arc<CompiledRoute>>) -> Self {
+        let mut exact = HashMap::<Text, Candidates>::new();
+        let mut regex = Vec::new();
+        let mut prefixes = PrefixTree::<Candidates>::default();
+        let mut grpc = GrpcIndex::default();
+        let all = routes.iter().flat_map(|route| &route.rules);
+        for candidate in all.flat_map(|rule| (0..rule.rule.matches.len()).map(|at| Candidate::new(rule.clone(), at))) {
+            match &candidate.condition().path {
+                PathMatch::Exact(path) => exact.entry(path.clone()).or_default().push(candidate),
+                PathMatch::Prefix(prefix) => prefixes.entry(trimmed(prefix)).push(candidate),
+                PathMatch::Regex(pattern) => regex.push((pattern.clone(), candidate)),
+                PathMatch::Grpc { .. } => grpc.push(candidate),
+            }
+        }
+        exact.values_mut().chain(prefixes.values_mut()).for_each(Candidates::settle);
+        regex.sort_by_key(|(p, c)| (Reverse(p.source().chars().count()), Conditions::of(c.condition())));
+        grpc.settle();
+        Self { routes, exact, regex, prefixes, grpc }
+    }
+
+    fn routes(&self) -> &[Arc<CompiledRoute>] {
+        &self.routes
+    }
+}
+
+impl RuleIndex {
+    /// The first match by precedence. GRPCRoutes and HTTPRoutes do not share a host (the planner settles it), so that gRPC first is
+    /// only a way to save work for what is not gRPC.
+    pub(crate) fn find(&self, head: RequestHead<'_>) -> Option<Matched<'_>> {
+        (self.grpc.find(head))
+            .or_else(|| self.exact.get(head.path)?.find(head))
+            .or_else(|| self.find_regex(head))
+            .or_else(|| self.prefixes.find_map(head.path, |candidates| candidates.find(head)))
+    }
+
+    fn find_regex(&self, head: RequestHead<'_>) -> Option<Matched<'_>> {
+        let mut last: Option<(&Text, bool)> = None;
+        for (pattern, candidate) in &self.regex {
+            let matches = match last {
+                Some((source, matched)) if source == pattern.source() => matched,
+                _ => pattern.is_match(head.path),
+            };
+            last = Some((pattern.source(), matches));
+            if matches && candidate.holds(head) {
+                return Some(candidate.matched());
+            }
+        }
+        None
+    }
+}
+
+/// One match of one rule.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    rule: Arc<CompiledRule>,
+    /// Index into the rule's matches.
+    at: usize,
+    /// Nothing but the path is asked.
+    bare: bool,
+}
+
+impl Candidate {
+    fn new(rule: Arc<CompiledRule>, at: usize) -> Self {
+        let bare = Conditions::of(&rule.rule.matches[at]).is_empty();
+        Self { rule, at, bare }
+    }
+
+    pub(super) fn condition(&self) -> &HttpMatch {
+        &self.rule.rule.matches[self.at]
+    }
+
+    /// Whether everything but the path holds.
+    pub(super) fn holds(&self, head: RequestHead<'_>) -> bool {
+        if self.bare {
+            return true;
+        }
+        let condition = self.condition();
+        condition.method.as_ref().is_none_or(|m| m == head.method)
+            && condition.headers.iter().all(|h| header::holds(h, head.headers))
+            && condition.query.iter().all(|q| query::holds(q, head.query))
+    }
+
+    pub(super) fn matched(&self) -> Matched<'_> {
+        Matched { rule: &self.rule, condition: self.condition() }
+    }
+}
+
+/// Matches with an equal path, in precedence.
+#[derive(Debug, Default)]
+pub(super) struct Candidates(Vec<Candidate>);
+
+impl Candidates {
+    pub(super) fn push(&mut self, candidate: Candidate) {
+        self.0.push(candidate);
+    }
+
+    /// Sorts by conditions; the order of pushing, which is age, settles ties.
+    pub(super) fn settle(&mut self) {
+        self.0.sort_by_key(|c| Conditions::of(c.condition()));
+    }
+
+    pub(super) fn find(&self, head: RequestHead<'_>) -> Option<Matched<'_>> {
+        self.0.iter().find(|c| c.holds(head)).map(Candidate::matched)
+    }
+}

@@ -1,0 +1,72 @@
+//! Claims: who says that an address is theirs. It must not know what claims.
+
+use crate::name::NsName;
+use smallvec::SmallVec;
+use std::net::IpAddr;
+
+/// Addresses and their claimants, newest claim last. Kubernetes gives an address to one owner at a time, but messages about the old and
+/// the new one can cross.
+#[derive(Clone, Default)]
+pub(super) struct Claims(imbl::HashMap<IpAddr, SmallVec<[NsName; 1]>>);
+
+impl Claims {
+    pub(super) fn claim(&mut self, address: IpAddr, by: &NsName) {
+        let claimants = self.0.entry(address.to_canonical()).or_default();
+        claimants.retain(|c| c != by);
+        claimants.push(by.clone());
+    }
+
+    pub(super) fn release(&mut self, address: IpAddr, by: &NsName) {
+        let address = address.to_canonical();
+        let Some(claimants) = self.0.get_mut(&address) else { return };
+        claimants.retain(|c| c != by);
+        if claimants.is_empty() {
+            self.0.remove(&address);
+        }
+    }
+
+    /// Releases `before` and claims `after`, both by the same; an address in both keeps its claim.
+    pub(super) fn replace(&mut self, before: &[IpAddr], after: &[IpAddr], by: &NsName) {
+        before.iter().filter(|a| !after.contains(a)).for_each(|a| self.release(*a, by));
+        after.iter().filter(|a| !before.contains(a)).for_each(|a| self.claim(*a, by));
+    }
+
+    /// All claimants, newest last.
+    pub(super) fn of(&self, address: IpAddr) -> &[NsName] {
+        self.0.get(&address.to_canonical()).map_or(&[], SmallVec::as_slice)
+    }
+
+    /// The claimant that counts.
+    pub(super) fn newest(&self, address: IpAddr) -> Option<&NsName> {
+        self.of(address).last()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_claim_counts_until_it_is_released() {
+        let (a, b) = (NsName::new("x", "a"), NsName::new("x", "b"));
+        let (one, two) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let mut claims = Claims::default();
+        claims.replace(&[], &[one], &a);
+        claims.replace(&[], &[one], &b);
+        assert_eq!(claims.newest(one), Some(&b));
+        claims.replace(&[one], &[one, two], &a);
+        assert_eq!((claims.newest(one), claims.newest(two)), (Some(&b), Some(&a)));
+        claims.release(one, &b);
+        assert_eq!(claims.newest(one), Some(&a));
+        claims.release(one, &a);
+        assert_eq!(claims.newest(one), None);
+    }
+
+    #[test]
+    fn an_ipv4_address_mapped_into_ipv6_is_the_same_address() {
+        let a = NsName::new("x", "a");
+        let mut claims = Claims::default();
+        claims.claim("::ffff:10.0.0.1".parse().unwrap(), &a);
+        assert_eq!(claims.newest([10, 0, 0, 1].into()), Some(&a));
+    }
+}

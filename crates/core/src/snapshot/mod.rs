@@ -1,0 +1,180 @@
+//! Snapshot: a NodeConfig compiled for lookup; immutable, shared by Arc. It must not decide; `decide` does, over what this finds.
+
+mod apply;
+mod claims;
+mod endpoints;
+mod gateway;
+mod service;
+
+use crate::{
+    balance::EndpointSet,
+    mesh::{Certificate, EndpointSlice, Gateway, MeshSettings, RouteId, Service, ServicePort, TrafficPolicy, Workload},
+    name::{GatewayId, NsName, ServiceId, Text},
+    node::NodeDelta,
+    retry::Budget,
+    route::{CompiledRoute, CompiledStream, RouteTable, StreamTable},
+};
+use claims::Claims;
+use gateway::GatewayEntry;
+use imbl::HashMap;
+use service::{PortEntry, ServiceEntry};
+use std::{net::IpAddr, sync::Arc};
+
+/// What one proxy knows at one moment. A connection keeps one; a request takes the newest for its routes.
+///
+/// State that must outlive a change of config (endpoint statistics, retry budget windows, weight counters) is carried over
+/// by [`Snapshot::with`] as long as the thing that it belongs to stays the same.
+#[derive(Clone)]
+pub struct Snapshot {
+    settings: Arc<MeshSettings>,
+    workloads: HashMap<NsName, Arc<Workload>>,
+    workloads_at: Claims,
+    services: HashMap<ServiceId, Arc<ServiceEntry>>,
+    services_at: Claims,
+    slices: HashMap<NsName, Arc<EndpointSlice>>,
+    /// Address → slices that list it: what a change of a workload touches.
+    slices_at: Claims,
+    policies: HashMap<NsName, Arc<TrafficPolicy>>,
+    certificates: HashMap<NsName, Arc<Certificate>>,
+    gateways: HashMap<GatewayId, Arc<GatewayEntry>>,
+    http_routes: HashMap<RouteId, Arc<CompiledRoute>>,
+    stream_routes: HashMap<RouteId, Arc<CompiledStream>>,
+}
+
+/// A port of a Service, found by the address that a client dialled.
+#[derive(Clone, Copy, Debug)]
+pub struct Frontend<'a> {
+    /// The Service.
+    pub service: &'a Arc<Service>,
+    /// The port.
+    pub port: &'a ServicePort,
+}
+
+impl Snapshot {
+    /// A snapshot that knows nothing but the settings.
+    pub fn empty(settings: Arc<MeshSettings>) -> Self {
+        Self {
+            settings,
+            workloads: HashMap::new(),
+            workloads_at: Claims::default(),
+            services: HashMap::new(),
+            services_at: Claims::default(),
+            slices: HashMap::new(),
+            slices_at: Claims::default(),
+            policies: HashMap::new(),
+            certificates: HashMap::new(),
+            gateways: HashMap::new(),
+            http_routes: HashMap::new(),
+            stream_routes: HashMap::new(),
+        }
+    }
+
+    /// The snapshot after `delta`. Costs in proportion to the delta (plus what it touches), not to the snapshot.
+    ///
+    /// Removes come before upserts, so that an address or a name that changes hands within one delta ends with its new owner.
+    pub fn with(&self, delta: &NodeDelta) -> Self {
+        let mut next = self.clone();
+        next.apply(delta);
+        next
+    }
+
+    /// Settings of the mesh.
+    pub fn settings(&self) -> &Arc<MeshSettings> {
+        &self.settings
+    }
+
+    /// A pod by name.
+    pub fn workload(&self, id: &NsName) -> Option<&Arc<Workload>> {
+        self.workloads.get(id)
+    }
+
+    /// A pod by address. Of several that claim one address, the newest claim wins.
+    pub fn workload_at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.workloads.get(self.workloads_at.newest(address)?)
+    }
+
+    /// All pods, in no order (the proxy looks for its local ones after each change; also see `NodeDelta`).
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
+    /// The Service port behind an address that a client dialled.
+    pub fn frontend(&self, address: IpAddr, port: u16) -> Option<Frontend<'_>> {
+        let service = self.service(self.services_at.newest(address)?)?;
+        let port = service.ports.iter().find(|p| p.number == port)?;
+        Some(Frontend { service, port })
+    }
+
+    /// Whether the address is some Service's, whatever the port.
+    pub fn is_service_address(&self, address: IpAddr) -> bool {
+        self.services_at.newest(address).is_some()
+    }
+
+    /// A Service by name.
+    pub fn service(&self, id: &ServiceId) -> Option<&Arc<Service>> {
+        self.services.get(id)?.service.as_ref()
+    }
+
+    /// All Services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values().filter_map(|entry| entry.service.as_ref())
+    }
+
+    /// The endpoints of a Service port, merged from its slices; none if the Service is not known or has no such port.
+    pub fn endpoints(&self, service: &ServiceId, port: u16) -> Option<&Arc<EndpointSet>> {
+        self.port(service, port)?.endpoints.as_ref()
+    }
+
+    /// The retry budget of a Service, shared by all routes on this proxy; the default budget never applies by itself.
+    pub fn retry_budget(&self, service: &ServiceId) -> Option<&Arc<Budget>> {
+        self.services.get(service)?.budget.as_ref()
+    }
+
+    /// HTTP routes that govern a Service port for clients of a namespace: its consumer routes, else the producer routes; none if nobody attached one.
+    pub fn service_routes(&self, client_namespace: &str, service: &ServiceId, port: u16) -> Option<&Arc<RouteTable>> {
+        let governing = self.port(service, port)?.routes.for_clients_of(client_namespace);
+        governing.http.as_ref().map(|(_, table)| table)
+    }
+
+    /// Stream routes (TLSRoute, TCPRoute) that govern a Service port, likewise.
+    pub fn service_streams(&self, client_namespace: &str, service: &ServiceId, port: u16) -> Option<&Arc<StreamTable>> {
+        let governing = self.port(service, port)?.routes.for_clients_of(client_namespace);
+        governing.streams.as_ref().map(|(_, table)| table)
+    }
+
+    /// HTTP routes of all HTTP (or all HTTPS) listeners of a Gateway on one port, with listener isolation: the most specific
+    /// listener hostname for a request's host owns it. None: no such listener; a listener without routes has an empty table.
+    pub fn listener_routes(&self, gateway: &NsName, port: u16) -> Option<&Arc<RouteTable>> {
+        self.gateways.get(gateway)?.http_port(port)
+    }
+
+    /// Stream routes of a Gateway's TLS or TCP listeners on one port.
+    pub fn listener_streams(&self, gateway: &NsName, port: u16) -> Option<&Arc<StreamTable>> {
+        self.gateways.get(gateway)?.stream_port(port)
+    }
+
+    /// A Gateway by name.
+    pub fn gateway(&self, id: &GatewayId) -> Option<&Arc<Gateway>> {
+        self.gateways.get(id)?.gateway.as_ref()
+    }
+
+    /// Gateways that this proxy serves.
+    pub fn gateways(&self) -> impl Iterator<Item = &Arc<Gateway>> {
+        self.gateways.values().filter_map(|entry| entry.gateway.as_ref())
+    }
+
+    /// A certificate of a Gateway.
+    pub fn certificate(&self, id: &NsName) -> Option<&Arc<Certificate>> {
+        self.certificates.get(id)
+    }
+
+    fn port(&self, service: &ServiceId, port: u16) -> Option<&PortEntry> {
+        self.services.get(service)?.port(port)
+    }
+}
+
+/// Name of a rule in logs, metrics and spans: its `name`, else its index.
+pub type RuleName = Text;
+
+#[cfg(test)]
+mod tests;

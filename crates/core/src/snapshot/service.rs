@@ -1,0 +1,118 @@
+//! Service: all that a snapshot knows of one Service, in one place, so that one lookup finds it. It must not decide who gets what.
+
+use crate::{
+    balance::EndpointSet,
+    mesh::{Scope, Service},
+    name::{NsName, Text},
+    retry::Budget,
+    route::{Bucket, RouteTable, RuleIndex, StreamIndex, StreamTable},
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// A Service, or what others say of one that is not known (yet).
+#[derive(Clone, Default)]
+pub(super) struct ServiceEntry {
+    pub(super) service: Option<Arc<Service>>,
+    /// Its EndpointSlices, sorted.
+    pub(super) slices: Vec<NsName>,
+    /// Policies that target it, sorted; the first with a budget counts (the planner leaves one).
+    pub(super) policies: Vec<NsName>,
+    pub(super) budget: Option<Arc<Budget>>,
+    /// Its ports and those that only routes name, by number.
+    pub(super) ports: Vec<PortEntry>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Default)]
+pub(super) struct PortEntry {
+    pub(super) number: u16,
+    /// None: no such port, or the Service is not known.
+    pub(super) endpoints: Option<Arc<EndpointSet>>,
+    pub(super) routes: Arc<Routes>,
+}
+
+/// Routes of a port by whose requests they govern.
+#[derive(Clone, Default)]
+pub(super) struct Routes {
+    producer: Governing,
+    /// Client namespace → routes.
+    consumers: BTreeMap<Text, Governing>,
+}
+
+/// Routes that govern some clients of a port, with what they compile to.
+#[derive(Clone, Default)]
+pub(super) struct Governing {
+    pub(super) http: Option<(Arc<RuleIndex>, Arc<RouteTable>)>,
+    pub(super) streams: Option<(Arc<StreamIndex>, Arc<StreamTable>)>,
+}
+
+impl Routes {
+    /// GAMMA: "requests from a namespace that has consumer routes use only those"; groups are never merged, whatever their kinds.
+    pub(super) fn for_clients_of(&self, namespace: &str) -> &Governing {
+        self.consumers.get(namespace).unwrap_or(&self.producer)
+    }
+
+    pub(super) fn change(&mut self, scope: &Scope, change: impl FnOnce(&mut Governing)) {
+        match scope {
+            Scope::Producer => change(&mut self.producer),
+            Scope::Consumer(namespace) => {
+                let governing = self.consumers.entry(namespace.clone()).or_default();
+                change(governing);
+                if governing.is_empty() {
+                    self.consumers.remove(namespace);
+                }
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.producer.is_empty() && self.consumers.is_empty()
+    }
+}
+
+impl Governing {
+    fn is_empty(&self) -> bool {
+        self.http.is_none() && self.streams.is_none()
+    }
+
+    pub(super) fn change_http(
+        &mut self,
+        change: impl FnOnce(&[Arc<<RuleIndex as Bucket>::Route>]) -> Option<RuleIndex>,
+    ) {
+        let index = change(self.http.as_ref().map_or(&[], |(index, _)| index.routes())).map(Arc::new);
+        self.http = index.map(|index| (index.clone(), Arc::new(RouteTable::of_service(index))));
+    }
+
+    pub(super) fn change_streams(
+        &mut self,
+        change: impl FnOnce(&[Arc<<StreamIndex as Bucket>::Route>]) -> Option<StreamIndex>,
+    ) {
+        let index = change(self.streams.as_ref().map_or(&[], |(index, _)| index.routes())).map(Arc::new);
+        self.streams = index.map(|index| (index.clone(), Arc::new(StreamTable::of_service(index))));
+    }
+}
+
+impl ServiceEntry {
+    pub(super) fn port(&self, number: u16) -> Option<&PortEntry> {
+        let at = self.ports.binary_search_by_key(&number, |p| p.number).ok()?;
+        self.ports.get(at)
+    }
+
+    /// The port, made if there is none.
+    pub(super) fn port_mut(&mut self, number: u16) -> &mut PortEntry {
+        let at = match self.ports.binary_search_by_key(&number, |p| p.number) {
+            Ok(at) => at,
+            Err(at) => {
+                self.ports.insert(at, PortEntry { number, ..PortEntry::default() });
+                at
+            }
+        };
+        &mut self.ports[at]
+    }
+
+    /// Drops ports that nobody speaks of; whether nothing is left.
+    pub(super) fn prune(&mut self) -> bool {
+        self.ports.retain(|p| p.endpoints.is_some() || !p.routes.is_empty());
+        self.service.is_none() && self.slices.is_empty() && self.policies.is_empty() && self.ports.is_empty()
+    }
+}
