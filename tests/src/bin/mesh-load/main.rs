@@ -1,0 +1,79 @@
+//! `mesh-load`: a client (and silent server) that tests run inside pods; it says on stdout, as one JSON document, what it saw. It must not judge.
+
+mod http;
+mod rogue;
+mod tcp;
+
+use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
+
+#[derive(Parser)]
+#[command(about = "Load and faults from inside a pod; one JSON document on stdout")]
+struct Flags {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Requests at a steady rate until stdin ends.
+    Http(http::Flags),
+    /// Connections that echo one byte, then idle until stdin ends, then echo again.
+    Idle {
+        /// HOST:PORT of an echo server.
+        target: String,
+        /// How many.
+        #[arg(long, default_value_t = 100)]
+        connections: usize,
+    },
+    /// One connection: sends so many bytes at once, then the end, and counts what comes back.
+    Burst {
+        /// HOST:PORT of an echo server.
+        target: String,
+        /// How many bytes.
+        #[arg(long, default_value_t = 1 << 20)]
+        bytes: usize,
+    },
+    /// Long connections that echo a line every 20 ms until stdin ends.
+    Steady {
+        /// HOST:PORT of an echo server.
+        target: String,
+        /// How many.
+        #[arg(long, default_value_t = 4)]
+        connections: usize,
+    },
+    /// Dials a tunnel port with a certificate of the test's own and asks for a tunnel.
+    Rogue(rogue::Flags),
+    /// Accepts connections and never says anything.
+    Silent {
+        /// Port.
+        #[arg(long)]
+        port: u16,
+    },
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let report = match Flags::parse().what {
+        What::Http(flags) => http::run(flags).await?,
+        What::Idle { target, connections } => tcp::idle(&target, connections).await?,
+        What::Burst { target, bytes } => tcp::burst(&target, bytes).await?,
+        What::Steady { target, connections } => tcp::steady(&target, connections).await?,
+        What::Rogue(flags) => rogue::run(flags).await?,
+        What::Silent { port } => tcp::silent(port).await?,
+    };
+    println!("{report}");
+    Ok(())
+}
+
+/// Resolves when the test closes our stdin.
+async fn stdin_ends() {
+    let mut sink = [0_u8; 64];
+    let mut stdin = tokio::io::stdin();
+    while !matches!(tokio::io::AsyncReadExt::read(&mut stdin, &mut sink).await, Ok(0) | Err(_)) {}
+}
+
+/// The first address of HOST:PORT.
+async fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
+    tokio::net::lookup_host(target).await?.next().ok_or_else(|| anyhow::anyhow!("{target} has no address"))
+}
