@@ -1,5 +1,165 @@
 package main
 
-import "fmt"
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
 
-func conformance([]string) error { return fmt.Errorf("not yet") }
+	"heddle.test/cluster/internal/bed"
+	"heddle.test/cluster/internal/place"
+	"heddle.test/cluster/internal/programs"
+	"heddle.test/cluster/internal/suite"
+)
+
+// namespace is where deploy/ puts Heddle.
+const namespace = "heddle-system"
+
+func conformance(args []string) error {
+	set := flag.NewFlagSet("conformance", flag.ExitOnError)
+	flags := addBedFlags(set)
+	profiles := set.String("profiles", "", "profiles to run, comma separated (default: those claimed)")
+	only := set.String("run", "", "the one test to run")
+	bare := set.Bool("bare", false, "install nothing: the run must end in failures")
+	keep := set.Bool("keep", false, "leave a bed that this command brought up")
+	out := set.String("out", "", "folder for report.yaml and raw.log (default: target/conformance)")
+	_ = set.Parse(args)
+	source, err := sources()
+	if err != nil {
+		return err
+	}
+	root := filepath.Join(source, "..", "..")
+	if *out == "" {
+		*out = filepath.Join(root, "target", "conformance")
+	}
+	if *out, err = filepath.Abs(*out); err != nil {
+		return err
+	}
+	b, err := open()
+	if err != nil {
+		return err
+	}
+	if !b.Up() {
+		if err := bringUp(flags); err != nil {
+			return err
+		}
+		if b, err = open(); err != nil {
+			return err
+		}
+		if !*keep {
+			defer func() {
+				if err := b.TakeDown(); err != nil {
+					fmt.Fprintln(os.Stderr, "bed:", err)
+				}
+			}()
+		}
+	}
+	if err := installCRDs(b); err != nil {
+		return err
+	}
+	if !*bare {
+		installed, err := install(b, root)
+		if err != nil {
+			return err
+		}
+		if !installed {
+			say("deploy/ holds nothing to install: running with no implementation")
+			*bare = true
+		}
+	}
+	run := suite.Run{Bed: b, Out: *out, Only: *only, Bare: *bare, Implementation: implementation(root)}
+	if *profiles != "" {
+		run.Profiles = strings.Split(*profiles, ",")
+	}
+	began := time.Now()
+	say("running the suite; its log is %s", filepath.Join(*out, "raw.log"))
+	outcome, err := run.Do()
+	if err != nil {
+		return err
+	}
+	fmt.Println()
+	outcome.Table(os.Stdout)
+	fmt.Printf("took %s; report: %s\n", time.Since(began).Round(time.Second), filepath.Join(*out, "report.yaml"))
+	if !outcome.Conformant() {
+		return fmt.Errorf("not everything that is claimed passed")
+	}
+	return nil
+}
+
+func installCRDs(b *bed.Bed) error {
+	home, err := place.Home()
+	if err != nil {
+		return err
+	}
+	command, err := kube(b, "apply", "--server-side", "-f", programs.CRDs(home))
+	if err != nil {
+		return err
+	}
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("resource definitions of the Gateway API: %w\n%s", err, out)
+	}
+	command, err = kube(b, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+	if err != nil {
+		return err
+	}
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("resource definitions of the Gateway API: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// install loads the images of target/images and applies deploy/: its kustomization, or else its plain
+// manifests. It says false if there is nothing to install.
+func install(b *bed.Bed, root string) (bool, error) {
+	var how []string
+	deploy := filepath.Join(root, "deploy")
+	if _, err := os.Stat(filepath.Join(deploy, "kustomization.yaml")); err == nil {
+		how = []string{"-k", deploy}
+	} else if plain, _ := filepath.Glob(filepath.Join(deploy, "manifests", "*.yaml")); len(plain) > 0 {
+		how = []string{"-f", filepath.Join(deploy, "manifests")}
+	} else {
+		return false, nil
+	}
+	archives, err := filepath.Glob(filepath.Join(root, "target", "images", "*.tar"))
+	if err != nil {
+		return false, err
+	}
+	if len(archives) == 0 {
+		return false, fmt.Errorf("deploy/ wants Heddle's images, but target/images has none (make images)")
+	}
+	if err := load(archives); err != nil {
+		return false, err
+	}
+	for _, args := range [][]string{
+		append([]string{"apply", "--server-side", "--force-conflicts"}, how...),
+		{"-n", namespace, "rollout", "status", "deployments,daemonsets", "--timeout=180s"},
+	} {
+		command, err := kube(b, args...)
+		if err != nil {
+			return false, err
+		}
+		if out, err := command.CombinedOutput(); err != nil {
+			return false, fmt.Errorf("install Heddle: kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return true, nil
+}
+
+// implementation takes the report's names from the workspace's own metadata.
+func implementation(root string) suite.Implementation {
+	text, _ := os.ReadFile(filepath.Join(root, "Cargo.toml"))
+	value := func(key, otherwise string) string {
+		for _, line := range strings.Split(string(text), "\n") {
+			if name, rest, ok := strings.Cut(line, "="); ok && strings.TrimSpace(name) == key {
+				if quoted := strings.Split(rest, `"`); len(quoted) >= 2 {
+					return quoted[1]
+				}
+			}
+		}
+		return otherwise
+	}
+	home := value("repository", "https://heddle.dev")
+	return suite.Implementation{Organization: "heddle", Project: "heddle", URL: home, Version: value("version", "0.0.0"), Contact: home}
+}

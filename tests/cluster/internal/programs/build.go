@@ -25,8 +25,6 @@ type Built struct {
 	Bin string
 	// Images holds the image archives.
 	Images string
-	home   string
-	source string
 }
 
 // Builder builds from one source folder into one home.
@@ -41,7 +39,7 @@ type Builder struct {
 // Ensure builds what is missing of the wanted sets (all that a bed needs if none is named) and returns
 // where they are. Two at once wait for one another.
 func (b Builder) Ensure(wanted ...string) (Built, error) {
-	built := Built{Bin: filepath.Join(b.Home, "bin"), Images: filepath.Join(b.Home, "images"), home: b.Home, source: b.Source}
+	built := Built{Bin: filepath.Join(b.Home, "bin"), Images: filepath.Join(b.Home, "images")}
 	for _, dir := range []string{built.Bin, built.Images, filepath.Join(b.Home, "programs")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return built, err

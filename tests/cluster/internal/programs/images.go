@@ -120,7 +120,7 @@ func echoCertificate(files map[string]image.File) error {
 }
 
 // CRDs is the file of the Gateway API's resource definitions, experimental channel.
-func (b Built) CRDs() string { return filepath.Join(b.home, "gateway-api-crds.yaml") }
+func CRDs(home string) string { return filepath.Join(home, "gateway-api-crds.yaml") }
 
 // renderCRDs takes the definitions out of the pinned module, so that a bed needs no Go to install them.
 func (b Builder) renderCRDs(built Built) error {
@@ -128,7 +128,7 @@ func (b Builder) renderCRDs(built Built) error {
 	if version == "" {
 		return fmt.Errorf("programs/conformance/go.mod does not pin %s", crdModule)
 	}
-	record := built.CRDs() + ".version"
+	record := CRDs(b.Home) + ".version"
 	if have, err := os.ReadFile(record); err == nil && string(have) == version {
 		return nil
 	}
@@ -152,7 +152,7 @@ func (b Builder) renderCRDs(built Built) error {
 	if err != nil {
 		return fmt.Errorf("resource definitions of %s: %w", crdModule, err)
 	}
-	if err := os.WriteFile(built.CRDs(), rendered, 0o644); err != nil {
+	if err := os.WriteFile(CRDs(b.Home), rendered, 0o644); err != nil {
 		return err
 	}
 	return os.WriteFile(record, []byte(version), 0o644)

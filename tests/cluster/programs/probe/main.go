@@ -1,8 +1,10 @@
 // Command probe is both ends of a test's traffic, in pods: `probe serve` answers HTTP and says who it is,
-// `probe get` asks once and prints what came back as JSON. It needs no shell and no libraries.
+// `probe get` asks once and prints what came back as JSON, `probe api` asks the API server. It needs no shell and no libraries.
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -34,8 +36,10 @@ func main() {
 		serve(os.Args[2:])
 	case "get":
 		get(os.Args[2:])
+	case "api":
+		api(os.Args[2:])
 	default:
-		fail("probe serve|get, not " + os.Args[1])
+		fail("probe serve|get|api, not " + os.Args[1])
 	}
 }
 
@@ -96,6 +100,43 @@ func get(args []string) {
 		answer.Headers[name] = response.Header.Get(name)
 	}
 	_ = json.NewEncoder(os.Stdout).Encode(answer)
+}
+
+// api asks the API server the way any client in a pod does: with the pod's token, trusting the pod's CA alone.
+func api(args []string) {
+	const account = "/var/run/secrets/kubernetes.io/serviceaccount/"
+	authority, err := os.ReadFile(account + "ca.crt")
+	if err != nil {
+		fail(err.Error())
+	}
+	token, err := os.ReadFile(account + "token")
+	if err != nil {
+		fail(err.Error())
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(authority) {
+		fail("the pod's ca.crt holds no certificate")
+	}
+	server := net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT"))
+	request, err := http.NewRequest(http.MethodGet, "https://"+server+strings.Join(args, ""), nil)
+	if err != nil {
+		fail(err.Error())
+	}
+	request.Header.Set("Authorization", "Bearer "+string(token))
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	response, err := client.Do(request)
+	if err != nil {
+		fail(err.Error())
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, bodyLimit))
+	if err != nil {
+		fail(err.Error())
+	}
+	if response.StatusCode != http.StatusOK {
+		fail(response.Status + " " + string(text))
+	}
+	fmt.Println(string(text))
 }
 
 func fail(text string) {

@@ -1,0 +1,72 @@
+package cluster
+
+import (
+	"strings"
+)
+
+// Node is one machine of the bed.
+type Node struct {
+	Name string
+	c    *Cluster
+}
+
+// Node names one.
+func (c *Cluster) Node(name string) Node { return Node{Name: name, c: c} }
+
+// Plane is the control plane's machine, which plays the world outside the cluster.
+func (c *Cluster) Plane() Node { return c.Node("plane") }
+
+// Reboot takes the node's power and waits until it is Ready again.
+func (n Node) Reboot() {
+	n.c.t.Helper()
+	if err := n.c.bed.Reboot(n.Name, true); err != nil {
+		n.c.t.Fatal(err)
+	}
+}
+
+// Pause stops everything on the node until Resume or the story's end.
+func (n Node) Pause() {
+	n.c.t.Helper()
+	if err := n.c.bed.Freeze(n.Name, true); err != nil {
+		n.c.t.Fatal(err)
+	}
+	n.c.t.Cleanup(n.Resume)
+}
+
+// Resume lets a paused node go on.
+func (n Node) Resume() {
+	n.c.t.Helper()
+	if err := n.c.bed.Freeze(n.Name, false); err != nil {
+		n.c.t.Fatal(err)
+	}
+}
+
+// Run runs a command on the node.
+func (n Node) Run(args ...string) string {
+	n.c.t.Helper()
+	out, err := n.Try(args...)
+	if err != nil {
+		n.c.t.Fatalf("%s on %s: %v\n%s", strings.Join(args, " "), n.Name, err, out)
+	}
+	return out
+}
+
+// Try is Run for what may fail.
+func (n Node) Try(args ...string) (string, error) {
+	command, err := n.c.bed.Command(n.Name, false, args...)
+	if err != nil {
+		return "", err
+	}
+	out, err := command.CombinedOutput()
+	return string(out), err
+}
+
+// Curl asks a URL from the node itself, outside any pod.
+func (n Node) Curl(url string) (Answer, error) {
+	command, err := n.c.bed.Command(n.Name, true, n.c.bed.Bin+"/probe", "get", url)
+	if err != nil {
+		return Answer{}, err
+	}
+	out, err := command.CombinedOutput()
+	return answer(url, string(out), err)
+}
