@@ -1,4 +1,6 @@
 //! The controller: objects in, plan, per-node config and statuses out. It must not see pod traffic.
 
 pub mod api;
+pub mod authenticate;
+pub mod publish;
 pub mod source;

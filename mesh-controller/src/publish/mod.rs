@@ -1,0 +1,14 @@
+//! Publish: keeps every proxy at its slice of the mesh, by deltas over one gRPC stream each. It must not plan; it must not wait for a slow proxy.
+
+mod config;
+mod mesh;
+mod metrics;
+mod publisher;
+mod session;
+mod slice;
+
+pub use config::ConfigService;
+pub use mesh::{Changed, Entry, Mesh};
+pub use metrics::Metrics;
+pub use publisher::{ProxyState, Publisher};
+pub use slice::{Slice, slice};

@@ -1,0 +1,211 @@
+//! A session: what one connected proxy still has to be told. Pure. It must not send; what it holds is bounded by the slice, each resource once.
+
+use super::{mesh::Entry, slice::Touched};
+use mesh_core::node::ResourceId;
+use mesh_wire::{parse_resource_id, proto, sender::OutgoingDelta};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Bytes of resources after which a delta ends: small enough that a slow link acknowledges often, and far below `MESSAGE_MAX`.
+const DELTA_BYTES: usize = 512 * 1024;
+
+/// Resources after which a delta ends, likewise.
+const DELTA_ITEMS: usize = 4096;
+
+/// ```text
+///   start ──► idle ──next──► in flight ──answer(ack)───► idle
+///              ▲ change: pending      └─answer(nack)──► idle, the refused ones marked, the others pending again
+/// ```
+/// One delta is in flight; what changes meanwhile is merged, so that a slow proxy gets the newest state and nothing in between.
+#[derive(Debug)]
+pub(super) struct Session {
+    pending: Touched,
+    in_flight: Option<InFlight>,
+    /// Versions that the proxy refused; not sent again.
+    refused: BTreeMap<ResourceId, Refusal>,
+    nonce: u64,
+    /// How many resources the next delta may hold; halved while a refused delta does not say which resource it is about.
+    items: usize,
+    synced: bool,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    nonce: u64,
+    sent: Touched,
+    since: Instant,
+    synced: bool,
+}
+
+/// Why a proxy did not take a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Version that it refused.
+    pub version: u64,
+    /// Field that it named.
+    pub field: String,
+    /// Its reason.
+    pub reason: String,
+}
+
+/// An answer, understood.
+#[derive(Debug, PartialEq)]
+pub(super) struct Answered {
+    /// How long the proxy took.
+    pub lag: Duration,
+    /// What it refused, for log and metrics.
+    pub refused: Vec<(ResourceId, Refusal)>,
+}
+
+/// An answer to nothing that was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("ack of nonce {0}, which is not in flight")]
+pub(super) struct UnknownNonce(u64);
+
+impl Session {
+    /// A session with a proxy that needs `slice` and holds `known` (id as text → version).
+    pub(super) fn start(slice: Vec<Arc<Entry>>, known: &BTreeMap<String, u64>) -> Self {
+        let mut pending = Touched::new();
+        let mut left: HashMap<&str, u64> = known.iter().map(|(id, version)| (id.as_str(), *version)).collect();
+        for entry in slice {
+            if left.remove(&*entry.encoded.name) != Some(entry.encoded.version) {
+                pending.insert(entry.encoded.id.clone(), Some(entry));
+            }
+        }
+        // An id that we cannot read names nothing that we could have sent; the proxy drops it with its next restart.
+        pending.extend(left.keys().filter_map(|id| parse_resource_id(id).ok()).map(|id| (id, None)));
+        Self { pending, in_flight: None, refused: BTreeMap::new(), nonce: 0, items: DELTA_ITEMS, synced: false }
+    }
+
+    /// Takes changes of its slice.
+    pub(super) fn change(&mut self, touched: &Touched) {
+        for (id, entry) in touched {
+            let same = |refusal: &Refusal| entry.as_ref().is_some_and(|e| e.encoded.version == refusal.version);
+            match self.refused.get(id) {
+                // It holds its last good state of this object, and would refuse again; an older change that waits is void.
+                Some(refusal) if same(refusal) => {
+                    self.pending.remove(id);
+                }
+                _ => {
+                    self.refused.remove(id);
+                    self.pending.insert(id.clone(), entry.clone());
+                }
+            }
+        }
+    }
+
+    /// The next delta to send; none: one is in flight, or there is nothing to say.
+    pub(super) fn next(&mut self, now: Instant) -> Option<OutgoingDelta> {
+        if self.in_flight.is_some() || (self.synced && self.pending.is_empty()) {
+            return None;
+        }
+        let mut bytes = 0;
+        let mut sent = Touched::new();
+        let mut delta = OutgoingDelta::default();
+        // Upserts first, what others point to first; removes last, when nothing points to them any more.
+        let upserts = self.pending.iter().filter(|(_, entry)| entry.is_some());
+        let removes = self.pending.iter().filter(|(_, entry)| entry.is_none());
+        for (id, entry) in upserts.chain(removes) {
+            let size = entry.as_ref().map_or(0, |e| e.encoded.bytes.len());
+            if sent.len() >= self.items || (!sent.is_empty() && bytes + size > DELTA_BYTES) {
+                break;
+            }
+            bytes += size;
+            match entry {
+                Some(entry) => delta.upserts.push(entry.encoded.bytes.clone()),
+                None => delta.removes.push(id.to_string()),
+            }
+            sent.insert(id.clone(), entry.clone());
+        }
+        if sent.len() == self.pending.len() {
+            self.pending.clear();
+        } else {
+            sent.keys().for_each(|id| {
+                self.pending.remove(id);
+            });
+        }
+        self.nonce += 1;
+        delta.nonce = self.nonce;
+        delta.synced = !self.synced && self.pending.is_empty();
+        self.in_flight = Some(InFlight { nonce: self.nonce, sent, since: now, synced: delta.synced });
+        Some(delta)
+    }
+
+    /// Takes the proxy's answer to the delta in flight.
+    pub(super) fn answer(&mut self, ack: &proto::Ack, now: Instant) -> Result<Answered, UnknownNonce> {
+        let flight = match self.in_flight.take() {
+            Some(flight) if flight.nonce == ack.nonce => flight,
+            other => {
+                self.in_flight = other;
+                return Err(UnknownNonce(ack.nonce));
+            }
+        };
+        let lag = now.saturating_duration_since(flight.since);
+        if ack.errors.is_empty() {
+            self.synced |= flight.synced;
+            self.items = DELTA_ITEMS;
+            return Ok(Answered { lag, refused: Vec::new() });
+        }
+        let refused = self.blame(&flight.sent, &ack.errors);
+        if refused.is_empty() && flight.sent.len() <= 1 {
+            // It refuses a remove, or a delta of nothing: saying it again would never end.
+            self.synced |= flight.synced;
+            return Ok(Answered { lag, refused });
+        }
+        // "nothing of the delta was applied": all others are to be said again, unless something newer waits.
+        for (id, entry) in flight.sent {
+            if !refused.iter().any(|(r, _)| *r == id) {
+                self.pending.entry(id).or_insert(entry);
+            }
+        }
+        for (id, refusal) in &refused {
+            self.refused.insert(id.clone(), refusal.clone());
+        }
+        Ok(Answered { lag, refused })
+    }
+
+    /// Which upserts of a refused delta the errors are about. If they name none, the next deltas are smaller, until it is plain.
+    fn blame(&mut self, sent: &Touched, errors: &[proto::Rejection]) -> Vec<(ResourceId, Refusal)> {
+        let refusal = |entry: &Arc<Entry>, error: &proto::Rejection| Refusal {
+            version: entry.encoded.version,
+            field: error.field.clone(),
+            reason: error.reason.clone(),
+        };
+        let mut refused = Vec::new();
+        for (id, entry) in sent {
+            let Some(entry) = entry else { continue };
+            if let Some(error) = errors.iter().find(|e| e.resource == *entry.encoded.name) {
+                refused.push((id.clone(), refusal(entry, error)));
+            }
+        }
+        if refused.is_empty() {
+            let mut upserts = sent.iter().filter_map(|(id, entry)| Some((id, entry.as_ref()?)));
+            match (upserts.next(), upserts.next()) {
+                (Some((id, entry)), None) => refused.push((id.clone(), refusal(entry, &errors[0]))),
+                _ => self.items = (sent.len() / 2).max(1),
+            }
+        }
+        refused
+    }
+
+    /// Whether the proxy has all that it needs, but for what it refused.
+    pub(super) fn is_current(&self) -> bool {
+        self.synced && self.pending.is_empty() && self.in_flight.is_none()
+    }
+
+    /// Changes that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// What the proxy refused and still is the newest.
+    pub(super) fn refusals(&self) -> &BTreeMap<ResourceId, Refusal> {
+        &self.refused
+    }
+}
+
+#[cfg(test)]
+mod tests;

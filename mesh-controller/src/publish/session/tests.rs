@@ -1,0 +1,170 @@
+//! Sessions as a state machine: what is sent, merged, sent again, and never sent again.
+
+use super::*;
+use crate::publish::mesh::Mesh;
+use crate::publish::slice::tests::service;
+use mesh_core::node::NodeDelta;
+
+/// A mesh of one Service for each (name, address).
+fn entries(services: &[(&str, u8)]) -> Vec<Arc<Entry>> {
+    let mut mesh = Mesh::default();
+    let upserts = services.iter().map(|(name, address)| service("shop", name, *address)).collect();
+    mesh.apply(&NodeDelta { upserts, removes: vec![] });
+    mesh.entries().cloned().collect()
+}
+
+fn touched(services: &[(&str, u8)]) -> Touched {
+    entries(services).into_iter().map(|e| (e.encoded.id.clone(), Some(e))).collect()
+}
+
+fn gone(name: &str) -> Touched {
+    [(ResourceId::Service(mesh_core::name::NsName::new("shop", name)), None)].into()
+}
+
+fn ok(nonce: u64) -> proto::Ack {
+    proto::Ack { nonce, errors: vec![] }
+}
+
+fn nack(nonce: u64, resource: &str) -> proto::Ack {
+    let error = proto::Rejection { resource: resource.into(), field: "ports".into(), reason: "no".into() };
+    proto::Ack { nonce, errors: vec![error] }
+}
+
+/// What the next delta says: `+cart=1` (name and last address byte), `-cart`, `synced`.
+fn said(session: &mut Session) -> Option<(u64, Vec<String>)> {
+    let delta = session.next(Instant::now())?;
+    let delta = proto::Delta::try_from(&delta).unwrap();
+    let mut words: Vec<String> = delta
+        .upserts
+        .iter()
+        .map(|r| match &r.body {
+            Some(proto::resource::Body::Service(s)) => format!("+{}={}", &s.id[5..], s.addresses[0][3]),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    words.extend(delta.removes.iter().map(|id| format!("-{}", &id["Service/shop/".len()..])));
+    words.extend(delta.synced.then(|| "synced".to_owned()));
+    Some((delta.nonce, words))
+}
+
+fn words(expected: &[&str]) -> Vec<String> {
+    expected.iter().map(|w| (*w).to_owned()).collect()
+}
+
+#[test]
+fn what_a_proxy_knows_is_not_sent_again_and_what_it_no_longer_needs_is_removed() {
+    let slice = entries(&[("a", 1), ("b", 2), ("c", 3)]);
+    let known = BTreeMap::from([
+        (slice[0].encoded.name.to_string(), slice[0].encoded.version),
+        (slice[1].encoded.name.to_string(), 7),
+        ("Service/shop/z".to_owned(), 1),
+        ("from the future".to_owned(), 1),
+    ]);
+    let mut session = Session::start(slice, &known);
+    assert_eq!(said(&mut session), Some((1, words(&["+b=2", "+c=3", "-z", "synced"]))));
+}
+
+#[test]
+fn a_proxy_that_knows_everything_hears_only_that_it_is_in_sync() {
+    let slice = entries(&[("a", 1)]);
+    let known = slice.iter().map(|e| (e.encoded.name.to_string(), e.encoded.version)).collect();
+    let mut session = Session::start(slice, &known);
+    assert_eq!(said(&mut session), Some((1, words(&["synced"]))));
+    session.answer(&ok(1), Instant::now()).unwrap();
+    assert_eq!(said(&mut session), None);
+    assert!(session.is_current());
+}
+
+#[test]
+fn changes_behind_a_delta_in_flight_are_merged_to_the_newest() {
+    let mut session = Session::start(entries(&[("a", 1)]), &BTreeMap::new());
+    assert_eq!(said(&mut session), Some((1, words(&["+a=1", "synced"]))));
+    for address in 2..100 {
+        session.change(&touched(&[("a", address), ("b", address)]));
+        assert_eq!(said(&mut session), None, "one is in flight");
+        assert_eq!(session.waiting(), 2, "bounded by what there is");
+    }
+    session.change(&gone("b"));
+    session.answer(&ok(1), Instant::now()).unwrap();
+    assert_eq!(said(&mut session), Some((2, words(&["+a=99", "-b"]))));
+}
+
+#[test]
+fn a_refused_version_is_not_sent_again_and_the_others_of_its_delta_are() {
+    let mut session = Session::start(entries(&[("a", 1), ("b", 2)]), &BTreeMap::new());
+    said(&mut session).unwrap();
+    let answered = session.answer(&nack(1, "Service/shop/a"), Instant::now()).unwrap();
+    assert_eq!(answered.refused.len(), 1);
+    assert_eq!((answered.refused[0].0.to_string(), &*answered.refused[0].1.field), ("Service/shop/a".into(), "ports"));
+    assert_eq!(said(&mut session), Some((2, words(&["+b=2", "synced"]))));
+    session.answer(&ok(2), Instant::now()).unwrap();
+    session.change(&touched(&[("a", 1)]));
+    assert_eq!(said(&mut session), None, "the same content again");
+    assert_eq!(session.refusals().len(), 1);
+    session.change(&touched(&[("a", 3)]));
+    assert_eq!(said(&mut session), Some((3, words(&["+a=3"]))), "new content is tried");
+    assert!(session.refusals().is_empty());
+}
+
+#[test]
+fn a_newer_change_wins_over_one_that_comes_back_from_a_refused_delta() {
+    let mut session = Session::start(entries(&[("a", 1), ("b", 2)]), &BTreeMap::new());
+    said(&mut session).unwrap();
+    session.change(&touched(&[("b", 9)]));
+    session.answer(&nack(1, "Service/shop/a"), Instant::now()).unwrap();
+    assert_eq!(said(&mut session), Some((2, words(&["+b=9", "synced"]))));
+}
+
+#[test]
+fn a_refusal_that_names_nothing_is_narrowed_down_to_one_resource() {
+    let all: Vec<(String, u8)> = (0..9).map(|i| (format!("s{i}"), i)).collect();
+    let all: Vec<(&str, u8)> = all.iter().map(|(name, a)| (&**name, *a)).collect();
+    let mut session = Session::start(entries(&all), &BTreeMap::new());
+    let mut held = Vec::new();
+    let mut rounds = 0;
+    while let Some((nonce, words)) = said(&mut session) {
+        rounds += 1;
+        assert!(rounds < 60, "never ends");
+        // A proxy that chokes on s5 without saying so.
+        if words.contains(&"+s5=5".to_owned()) {
+            session.answer(&nack(nonce, ""), Instant::now()).unwrap();
+        } else {
+            held.extend(words.into_iter().filter(|w| w.starts_with('+')));
+            session.answer(&ok(nonce), Instant::now()).unwrap();
+        }
+    }
+    held.sort();
+    assert_eq!(held, ["+s0=0", "+s1=1", "+s2=2", "+s3=3", "+s4=4", "+s6=6", "+s7=7", "+s8=8"]);
+    assert!(session.is_current());
+}
+
+#[test]
+fn a_proxy_that_refuses_a_remove_is_not_asked_for_ever() {
+    let mut session = Session::start(vec![], &BTreeMap::from([("Service/shop/z".to_owned(), 1)]));
+    assert_eq!(said(&mut session), Some((1, words(&["-z", "synced"]))));
+    session.answer(&nack(1, "Service/shop/z"), Instant::now()).unwrap();
+    assert_eq!(said(&mut session), None);
+}
+
+#[test]
+fn an_answer_to_nothing_is_refused() {
+    let mut session = Session::start(vec![], &BTreeMap::new());
+    assert!(session.answer(&ok(1), Instant::now()).is_err());
+    said(&mut session).unwrap();
+    assert!(session.answer(&ok(2), Instant::now()).is_err());
+    assert!(session.answer(&ok(1), Instant::now()).is_ok(), "the one in flight still counts");
+    assert!(session.answer(&ok(1), Instant::now()).is_err());
+}
+
+#[test]
+fn a_first_sync_of_many_bytes_comes_in_pieces_and_the_last_says_so() {
+    let names: Vec<String> = (0..DELTA_ITEMS + 10).map(|i| format!("s{i:05}")).collect();
+    let all: Vec<(&str, u8)> = names.iter().map(|n| (&**n, 1)).collect();
+    let mut session = Session::start(entries(&all), &BTreeMap::new());
+    let (first, a) = said(&mut session).unwrap();
+    assert!(!a.contains(&"synced".to_owned()));
+    session.answer(&ok(first), Instant::now()).unwrap();
+    let (_, b) = said(&mut session).unwrap();
+    assert_eq!(a.len() + b.len(), DELTA_ITEMS + 11);
+    assert_eq!(b.last().map(String::as_str), Some("synced"));
+}

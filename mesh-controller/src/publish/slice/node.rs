@@ -1,0 +1,90 @@
+//! The slice of a node: what its pods may talk to, and the routes that govern them. It must not look at Gateways.
+
+use super::{Changed, Entry, Mesh, Touched};
+use crate::publish::mesh::attachments;
+use mesh_core::{
+    mesh::{Attachment, Scope},
+    name::Text,
+    node::Resource,
+};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Any pod may call any Service, so a node needs all workloads, Services, endpoints and policies, and all producer routes; of the
+/// consumer routes only those of namespaces that have a meshed pod here.
+#[derive(Debug)]
+pub struct NodeSlice {
+    node: Text,
+    /// Meshed pods of this node by namespace.
+    locals: BTreeMap<Text, usize>,
+}
+
+impl NodeSlice {
+    pub(super) fn new(node: Text) -> Self {
+        Self { node, locals: BTreeMap::new() }
+    }
+
+    pub(super) fn change(&mut self, mesh: &Mesh, changes: &[Changed]) -> Touched {
+        // Endpoint churn: no pod of ours came or went, so nothing needs to be compared before and after.
+        let before = self.locals.clone();
+        for change in changes {
+            if let Some(namespace) = self.local(change.old.as_ref()) {
+                let count = self.locals.entry(namespace.clone()).or_default();
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.locals.remove(&namespace);
+                }
+            }
+            if let Some(namespace) = self.local(change.new.as_ref()) {
+                *self.locals.entry(namespace).or_default() += 1;
+            }
+        }
+        let mut touched = Touched::new();
+        for change in changes {
+            let old = change.old.as_ref().is_some_and(|entry| needs(&before, &entry.resource));
+            match &change.new {
+                Some(new) if needs(&self.locals, &new.resource) => {
+                    touched.insert(change.id.clone(), Some(new.clone()));
+                }
+                _ if old => {
+                    touched.insert(change.id.clone(), None);
+                }
+                _ => {}
+            }
+        }
+        // Namespaces that got their first or lost their last pod here: their consumer routes come or go.
+        let came = self.locals.keys().filter(|namespace| !before.contains_key(*namespace));
+        let went = before.keys().filter(|namespace| !self.locals.contains_key(*namespace));
+        for id in came.chain(went).flat_map(|namespace| mesh.consumer_routes(namespace)) {
+            let Some(entry) = mesh.entry(id) else { continue };
+            if touched.contains_key(id) {
+                continue;
+            }
+            match (needs(&before, &entry.resource), needs(&self.locals, &entry.resource)) {
+                (false, true) => touched.insert(id.clone(), Some(entry.clone())),
+                (true, false) => touched.insert(id.clone(), None),
+                _ => None,
+            };
+        }
+        touched
+    }
+
+    /// The namespace of a meshed pod of this node.
+    fn local(&self, entry: Option<&Arc<Entry>>) -> Option<Text> {
+        match &entry?.resource {
+            Resource::Workload(w) if w.node == self.node && w.enrolment.is_meshed() => Some(w.id.namespace.clone()),
+            _ => None,
+        }
+    }
+}
+
+fn needs(locals: &BTreeMap<Text, usize>, resource: &Resource) -> bool {
+    match resource {
+        Resource::Certificate(_) | Resource::Gateway(_) => false,
+        Resource::HttpRoute(_) | Resource::StreamRoute(_) => attachments(resource).iter().any(|a| match a {
+            Attachment::Service { scope: Scope::Producer, .. } => true,
+            Attachment::Service { scope: Scope::Consumer(namespace), .. } => locals.contains_key(namespace),
+            Attachment::Listener { .. } => false,
+        }),
+        _ => true,
+    }
+}
