@@ -2,5 +2,7 @@
 
 pub mod api;
 pub mod authenticate;
+pub mod inventory;
+pub mod plan;
 pub mod publish;
 pub mod source;

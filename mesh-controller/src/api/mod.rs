@@ -3,6 +3,7 @@
 #[expect(missing_docs, reason = "generated: the CRDs document these fields")]
 #[rustfmt::skip]
 pub mod generated;
+pub mod duration;
 mod meta;
 pub mod schema;
 

@@ -1,0 +1,30 @@
+//! Identity: pods as workloads, whether they are in the mesh and who they are. It must not issue anything.
+
+use super::view::View;
+use mesh_core::{
+    identity::Identity,
+    mesh::{Enrolment, Workload},
+    name::NsName,
+};
+
+/// Label that puts a namespace's pods into the mesh (`enabled`) or keeps one pod out (`disabled`).
+pub const MESH_LABEL: &str = "heddle.dev/mesh";
+
+/// The workload of a pod; none if it has ended or uses its node's network, where there is nothing of its own to capture.
+pub(super) fn workload(view: &View<'_>, id: &NsName) -> Option<Workload> {
+    let pod = view.pod(id).filter(|pod| !pod.spec.ended && !pod.spec.host_network)?;
+    let settings = view.settings();
+    // Names that no SPIFFE ID can hold do not pass an API server; such a pod has no identity and is unknown to the mesh.
+    let identity = Identity::new(settings.trust_domain.clone(), &id.namespace, &pod.spec.service_account).ok()?;
+    let wanted = view.namespace_label(&id.namespace, MESH_LABEL) == Some("enabled");
+    let refused = pod.meta.labels.get(MESH_LABEL).is_some_and(|v| v == "disabled");
+    Some(Workload {
+        id: id.clone(),
+        uid: pod.meta.uid.as_str().into(),
+        node: pod.spec.node.clone(),
+        addresses: pod.spec.addresses.clone(),
+        identity,
+        enrolment: if wanted && !refused { Enrolment::Meshed(settings.mode) } else { Enrolment::None },
+        owner: pod.spec.owner.clone(),
+    })
+}

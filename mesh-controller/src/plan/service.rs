@@ -1,0 +1,37 @@
+//! Services and EndpointSlices lowered: TCP ports, and where each lands on the endpoints of a slice. Endpoints must not touch a Service or a route.
+
+use super::view::View;
+use crate::inventory::facts::Frontend;
+use mesh_core::{
+    mesh::{EndpointSlice, PortMapping, Service, ServicePort},
+    name::{NsName, ServiceId},
+};
+
+/// A Service; none if it is a DNS alias, which has neither frontend nor endpoints.
+pub(super) fn service(view: &View<'_>, id: &ServiceId) -> Option<Service> {
+    let object = view.service(id)?;
+    let addresses = match &object.spec.frontend {
+        Frontend::Addresses(addresses) => addresses.clone(),
+        Frontend::Headless => Vec::new(),
+        Frontend::ExternalName => return None,
+    };
+    let tcp = object.spec.ports.iter().filter(|p| p.tcp);
+    let ports = tcp.map(|p| ServicePort { number: p.number, name: p.name.clone(), protocol: p.app }).collect();
+    Some(Service { id: id.clone(), addresses, ports })
+}
+
+/// An EndpointSlice of a Service that exists.
+pub(super) fn slice(view: &View<'_>, id: &NsName) -> Option<EndpointSlice> {
+    let object = view.slice(id)?;
+    let service_id = object.spec.service.as_ref()?;
+    let service = view.service(service_id)?;
+    if service.spec.frontend == Frontend::ExternalName {
+        return None;
+    }
+    // "The name of this port … must match the name of the Service port" (EndpointPort); equal names are one port.
+    let target = |name: &str| object.spec.ports.iter().find(|(n, _)| **n == *name).map(|(_, number)| *number);
+    let ports = service.spec.ports.iter().filter(|p| p.tcp);
+    let ports =
+        ports.filter_map(|p| Some(PortMapping { service_port: p.number, target_port: target(&p.name)? })).collect();
+    Some(EndpointSlice { id: id.clone(), service: service_id.clone(), ports, endpoints: object.spec.endpoints.clone() })
+}

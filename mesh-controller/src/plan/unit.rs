@@ -1,0 +1,48 @@
+//! Units: the pieces that planning is made of, and what they may read. It must not compute them; `engine` calls who does.
+
+use crate::inventory::{Fact, Key, Kind};
+use mesh_core::name::{NsName, ServiceId};
+
+/// A piece of the plan. A unit reads only results of units whose variant is above its own; so, taken in order, each runs once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Unit {
+    /// Settings of the mesh.
+    Settings,
+    /// Status of an XMesh.
+    Mesh(NsName),
+    /// Status of a GatewayClass.
+    Class(NsName),
+    /// A pod.
+    Workload(NsName),
+    /// A Service.
+    Service(ServiceId),
+    /// An EndpointSlice.
+    Slice(NsName),
+    /// An XBackendTrafficPolicy.
+    TrafficPolicy(NsName),
+}
+
+/// What a unit read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Dep {
+    /// A fact of the inventory.
+    Fact(Fact),
+    /// The result of a unit.
+    Unit(Unit),
+}
+
+impl Unit {
+    /// The units that an object is the source of.
+    pub(super) fn of(key: &Key) -> Vec<Self> {
+        let name = key.name.clone();
+        match key.kind {
+            Kind::XMesh => vec![Self::Settings, Self::Mesh(name)],
+            Kind::GatewayClass => vec![Self::Class(name)],
+            Kind::Pod => vec![Self::Workload(name)],
+            Kind::Service => vec![Self::Service(name)],
+            Kind::EndpointSlice => vec![Self::Slice(name)],
+            Kind::XBackendTrafficPolicy => vec![Self::TrafficPolicy(name)],
+            _ => vec![],
+        }
+    }
+}
