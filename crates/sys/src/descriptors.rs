@@ -7,6 +7,7 @@ use rustix::{
         SendFlags, recvmsg, sendmsg,
     },
 };
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
@@ -14,10 +15,22 @@ use std::{
         fd::{BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    path::Path,
+    time::Duration,
 };
 
 /// Descriptors that one message may carry: a hand-over carries one; more is a caller that does not speak our protocol.
 pub const DESCRIPTORS_MAX: usize = 1;
+
+/// Connects to a Unix socket, and bounds this and every later read and write by `patience`.
+pub fn dial(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+    // A full backlog would otherwise block without end.
+    socket.connect_timeout(&SockAddr::unix(path)?, patience)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.set_write_timeout(Some(patience))?;
+    Ok(OwnedFd::from(socket).into())
+}
 
 /// Sends `bytes` (at least one) with a descriptor attached to the first of them. Returns how many bytes went.
 pub fn send(socket: &UnixStream, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<usize> {
