@@ -1,0 +1,254 @@
+//! Carries the config stream: says what is held, takes deltas, answers each, keeps the cache. It must not decide what a delta does; `held` does.
+
+use super::{
+    Cache, Held, Link,
+    link::{LinkFault, causes},
+};
+use arc_swap::ArcSwap;
+use mesh_core::{name::ProxyName, retry::backoff, snapshot::Snapshot};
+use mesh_run::Condition;
+use mesh_wire::{
+    MESSAGE_MAX, PROTOCOL,
+    proto::{
+        Ack, Delta, Hello, Rejection, ToController, ToProxy, config_client::ConfigClient as Grpc,
+        to_controller::Message as Say, to_proxy::Message as Heard,
+    },
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+/// First pause after a lost controller; doubled up to the bound of [`backoff`], so that one that is back is noticed within seconds.
+const RECONNECT: Duration = Duration::from_millis(100);
+/// A session that lasted so long was a good one: the next loss starts with the first pause again.
+const GOOD_SESSION: Duration = Duration::from_secs(5);
+/// The controller takes the call within this time, or counts as gone.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Changes come in bursts; the file is written once after each, at most so long after the first of them.
+const CACHE_DELAY: Duration = Duration::from_millis(500);
+/// Hello and one answer: the controller sends the next delta only after the answer to the last.
+const SAYINGS: usize = 2;
+
+/// The client of the config stream.
+pub struct ConfigClient {
+    link: Link,
+    proxy: ProxyName,
+    cache: Cache,
+    ready: Condition,
+    held: Held,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    stored: watch::Sender<Held>,
+    view: ConfigView,
+}
+
+/// What the client holds and how it fares, for `/debug/config`. Cheap to clone and to read.
+#[derive(Clone)]
+pub struct ConfigView {
+    proxy: ProxyName,
+    state: Arc<ArcSwap<ViewState>>,
+}
+
+#[derive(Clone, Default)]
+struct ViewState {
+    held: Held,
+    connected: bool,
+    fault: Option<String>,
+}
+
+/// Why a session ended. Nothing that is held changes by it.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("{0}")]
+    Link(#[from] LinkFault),
+    #[error("the controller ended the session: {}", said(.0))]
+    Status(Status),
+    #[error("the controller did not take the call within {} s", CALL_TIMEOUT.as_secs())]
+    Slow,
+    #[error("the controller closed the stream")]
+    Closed,
+}
+
+fn said(status: &Status) -> String {
+    match status.message() {
+        "" => causes(status),
+        message => format!("{message} ({:?})", status.code()),
+    }
+}
+
+impl ConfigClient {
+    /// Starts from the cache, if there is a good one: then there is a snapshot at once. `ready` is met by the first snapshot.
+    pub fn new(
+        link: Link,
+        proxy: ProxyName,
+        cache: Cache,
+        ready: Condition,
+    ) -> (Self, watch::Receiver<Option<Arc<Snapshot>>>) {
+        let held = match cache.load() {
+            Ok(Some(held)) => {
+                tracing::info!(resources = held.known().len(), "starting from the config of the last run");
+                held
+            }
+            Ok(None) => Held::default(),
+            Err(fault) => {
+                tracing::warn!(error = %fault, "the config of the last run is ignored; waiting for the controller");
+                Held::default()
+            }
+        };
+        if held.snapshot().is_some() {
+            ready.met();
+        }
+        let (snapshots, receiver) = watch::channel(held.snapshot().cloned());
+        let view = ConfigView { proxy: proxy.clone(), state: Arc::default() };
+        view.show(&held, false, None);
+        let stored = watch::Sender::new(held.clone());
+        (Self { link, proxy, cache, ready, held, snapshots, stored, view }, receiver)
+    }
+
+    /// A view of it that outlives it.
+    pub fn view(&self) -> ConfigView {
+        self.view.clone()
+    }
+
+    /// Runs until dropped: connects, follows, connects again. `connected` is called whenever the controller answers, so that others who wait for it
+    /// (renewals) try again too. Dropping it loses nothing but the last [`CACHE_DELAY`] of the cache.
+    pub async fn run(mut self, connected: impl Fn() + Send) {
+        let stored = self.stored.subscribe();
+        let cache = self.cache.clone();
+        tokio::select! {
+            () = keep_cache(cache, stored) => {}
+            () = self.follow(&connected) => {}
+        }
+    }
+
+    async fn follow(&mut self, connected: &(impl Fn() + Send)) {
+        let mut losses = 0u32;
+        let mut last = String::new();
+        loop {
+            let start = Instant::now();
+            let Err(lost) = self.session(connected).await;
+            let reason = lost.to_string();
+            losses = if start.elapsed() >= GOOD_SESSION { 1 } else { losses.saturating_add(1) };
+            let pause = backoff(Some(RECONNECT), losses, rand::random());
+            // Each new reason once; the same one again and again would only hide it.
+            if reason == last && losses > 1 {
+                tracing::debug!(error = %reason, ?pause, "still without the controller");
+            } else {
+                tracing::warn!(error = %reason, ?pause, "without the controller; the last good config serves on");
+            }
+            self.view.show(&self.held, false, Some(&reason));
+            last = reason;
+            sleep(pause).await;
+        }
+    }
+
+    async fn session(&mut self, connected: &(impl Fn() + Send)) -> Result<std::convert::Infallible, Lost> {
+        let channel = self.link.connect().await?;
+        let (say, sayings) = mpsc::channel(SAYINGS);
+        let hello = Hello { protocol: PROTOCOL, proxy: self.proxy.to_string(), known: self.held.known() };
+        let resumed = hello.known.len();
+        say.send(ToController { message: Some(Say::Hello(hello)) }).await.map_err(|_| Lost::Closed)?;
+        let request = self.link.request(ReceiverStream::new(sayings)).await?;
+        let mut client = Grpc::new(channel).max_decoding_message_size(MESSAGE_MAX);
+        let stream = timeout(CALL_TIMEOUT, client.stream(request)).await.map_err(|_| Lost::Slow)?;
+        let mut stream: Streaming<ToProxy> = stream.map_err(Lost::Status)?.into_inner();
+        tracing::info!(resumed, "connected to the controller");
+        self.view.show(&self.held, true, None);
+        connected();
+        while let Some(message) = stream.message().await.map_err(Lost::Status)? {
+            // Later versions may say more; what we do not know we need not answer.
+            let Some(Heard::Delta(delta)) = message.message else { continue };
+            let ack = self.take(delta);
+            say.send(ToController { message: Some(Say::Ack(ack)) }).await.map_err(|_| Lost::Closed)?;
+        }
+        Err(Lost::Closed)
+    }
+
+    fn take(&mut self, delta: Delta) -> Ack {
+        let (nonce, upserts, removes) = (delta.nonce, delta.upserts.len(), delta.removes.len());
+        match self.held.take(delta) {
+            Ok(()) => {
+                tracing::debug!(nonce, upserts, removes, "config applied");
+                if let Some(snapshot) = self.held.snapshot() {
+                    let snapshot = snapshot.clone();
+                    let changed = self.snapshots.send_if_modified(|old| {
+                        let changed = !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, &snapshot));
+                        *old = Some(snapshot);
+                        changed
+                    });
+                    if changed {
+                        self.stored.send_replace(self.held.clone());
+                    }
+                    self.ready.met();
+                }
+                self.view.show(&self.held, true, None);
+                Ack { nonce, errors: vec![] }
+            }
+            Err(rejected) => {
+                for r in &rejected {
+                    tracing::warn!(
+                        nonce,
+                        resource = r.resource,
+                        field = r.field,
+                        reason = r.reason,
+                        "config refused; nothing of this update is applied"
+                    );
+                }
+                let errors =
+                    rejected.into_iter().map(|r| Rejection { resource: r.resource, field: r.field, reason: r.reason });
+                Ack { nonce, errors: errors.collect() }
+            }
+        }
+    }
+}
+
+/// Writes the newest config a moment after it came. Never ends before the client does.
+async fn keep_cache(cache: Cache, mut stored: watch::Receiver<Held>) {
+    while stored.changed().await.is_ok() {
+        sleep(CACHE_DELAY).await;
+        let (held, cache) = (stored.borrow_and_update().clone(), cache.clone());
+        match tokio::task::spawn_blocking(move || cache.save(&held)).await {
+            Ok(Err(fault)) => {
+                tracing::warn!(error = %fault, "the config is not stored; a restart without controller would have none")
+            }
+            Ok(Ok(())) => {}
+            Err(stopped) => tracing::debug!(error = %stopped, "storing was interrupted"),
+        }
+    }
+    std::future::pending().await
+}
+
+impl ConfigView {
+    fn show(&self, held: &Held, connected: bool, fault: Option<&str>) {
+        self.state.store(Arc::new(ViewState { held: held.clone(), connected, fault: fault.map(str::to_owned) }));
+    }
+
+    /// Whether there is a session with the controller now.
+    pub fn is_connected(&self) -> bool {
+        self.state.load().connected
+    }
+
+    /// The JSON of `/debug/config`: every resource with version and content. What holds a key does not show it.
+    pub fn to_json(&self) -> serde_json::Value {
+        let state = self.state.load();
+        let resources = state.held.resources().map(|(id, version, resource)| {
+            serde_json::json!({
+                "id": id.to_string(),
+                "version": format!("{version:016x}"),
+                "content": format!("{resource:?}"),
+            })
+        });
+        serde_json::json!({
+            "proxy": self.proxy.to_string(),
+            "controller": { "connected": state.connected, "fault": state.fault },
+            "synced": state.held.snapshot().is_some(),
+            "resources": resources.collect::<Vec<_>>(),
+        })
+    }
+}
