@@ -1,14 +1,16 @@
 //! Enroll: the life of a pod on its node: what the CNI and the config say of it, and what has to be done. Pure. It must not touch a namespace.
 //!
 //! ```text
-//!            Announced            config: meshed            Captured
-//!  Absent ─────────────▶ Waiting ────────────────▶ Capturing ───────▶ Captured
-//!                          │  ▲                      ▲  │ failed          │
-//!       config: not meshed │  └──────────────────────┼──┘                 │ config: not meshed
-//!                          ▼         config: meshed  │                    ▼
-//!                        Plain ──────────────────────┘◀──────────────  Releasing
+//!          Announced            config: meshed           Captured
+//!  Absent ───────────▶ Waiting ────────────────▶ Capturing ─────────▶ Captured
+//!                        │                         ▲                     │
+//!     config: not meshed │          config: meshed │                     │ config: not meshed
+//!                        ▼                         │                     ▼
+//!                      Plain ──────────────────────┘                 Releasing
+//!                        ▲                  Released                     │
+//!                        └───────────────────────────────────────────────┘
 //! ```
-//! `Gone` leads from everywhere to Absent. A pod that the config no longer names stays what it is: the config may be behind, and letting a
+//! A failure of either work leads to Broken, from where the config leads on to Capturing or Releasing again. `Gone` leads from everywhere to Absent. A pod that the config no longer names stays what it is: the config may be behind, and letting a
 //! captured pod talk in plaintext is not undone by a later correction.
 
 use crate::{mesh::Workload, name::Text};
@@ -80,7 +82,7 @@ pub enum Action {
     Release(Text),
     /// Close whatever is open for this sandbox; its namespace is gone or about to go, so its rules stay.
     Forget(Text),
-    /// Answer the CNI, which waits: the pod may start.
+    /// Answer the CNI (all its calls that wait for this pod): the pod may start.
     Answer,
     /// Answer the CNI, which waits: not now, try again.
     AnswerRetry,
@@ -115,6 +117,8 @@ pub enum Phase {
     Captured,
     /// Being released.
     Releasing,
+    /// Capturing or releasing failed half way: rules or listeners may be there or not.
+    Broken,
     /// Not in the mesh.
     Plain,
 }
@@ -142,15 +146,10 @@ impl Pod {
             Event::Announced(sandbox) => {
                 self.supersede(&sandbox, &mut actions);
                 self.asked = true;
-                // Asked again about a sandbox that was captured: the doer makes sure of it, then answers.
-                let phase = match self.phase() {
-                    Some(Phase::Captured) => Phase::Waiting,
-                    Some(phase) => phase,
-                    None => Phase::Waiting,
-                };
-                let captured_before = self.phase() == Some(Phase::Captured);
+                let phase = self.phase().unwrap_or(Phase::Waiting);
                 self.sandbox = Some((sandbox, phase));
-                if captured_before && self.says() != Says::NotMeshed {
+                if phase == Phase::Captured && self.says() != Says::NotMeshed {
+                    // Asked again about a captured sandbox: the doer makes sure of it, then answers.
                     self.capture(&mut actions);
                 } else {
                     self.follow(&mut actions);
@@ -185,13 +184,12 @@ impl Pod {
             Event::Captured => self.settle(Phase::Capturing, Phase::Captured, &mut actions),
             Event::Released => self.settle(Phase::Releasing, Phase::Plain, &mut actions),
             Event::CaptureFailed if self.phase() == Some(Phase::Capturing) => {
-                self.turn(Phase::Waiting);
+                self.turn(Phase::Broken);
                 self.answer(Action::AnswerRetry, &mut actions);
                 actions.push(Action::TryAgain);
             }
             Event::ReleaseFailed if self.phase() == Some(Phase::Releasing) => {
-                // Rules or listeners may be left: it is still captured as far as its traffic goes.
-                self.turn(Phase::Captured);
+                self.turn(Phase::Broken);
                 self.answer(Action::AnswerRetry, &mut actions);
                 actions.push(Action::TryAgain);
             }
@@ -232,7 +230,8 @@ impl Pod {
         match (self.phase(), self.says()) {
             (None | Some(Phase::Capturing | Phase::Releasing), _) => {}
             (Some(Phase::Waiting | Phase::Plain), Says::Meshed) => self.capture(actions),
-            (Some(Phase::Captured), Says::NotMeshed) => self.release(actions),
+            (Some(Phase::Captured | Phase::Broken), Says::NotMeshed) => self.release(actions),
+            (Some(Phase::Broken), _) => self.capture(actions),
             (Some(Phase::Waiting), Says::NotMeshed) => {
                 self.turn(Phase::Plain);
                 self.answer(Action::Answer, actions);

@@ -13,3 +13,6 @@ pub mod node;
 pub mod retry;
 pub mod route;
 pub mod snapshot;
+
+#[cfg(test)]
+mod fixture;

@@ -98,7 +98,7 @@ pub fn outbound(snapshot: &Snapshot, client: &Workload, destination: SocketAddr)
     let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
     let (address, port) = (destination.ip(), destination.port());
     if snapshot.is_service_address(address) {
-        return service(snapshot, client, destination);
+        return to_service_address(snapshot, client, destination);
     }
     let workload = snapshot.workload_at(address);
     let meshed = workload.is_some_and(|w| w.enrolment.is_meshed());
@@ -112,7 +112,7 @@ pub fn outbound(snapshot: &Snapshot, client: &Workload, destination: SocketAddr)
     }
 }
 
-fn service(snapshot: &Snapshot, client: &Workload, destination: SocketAddr) -> Outbound {
+fn to_service_address(snapshot: &Snapshot, client: &Workload, destination: SocketAddr) -> Outbound {
     // A Service address with a port that the Service does not have leads nowhere, as without a mesh.
     let Some(frontend) = snapshot.frontend(destination.ip(), destination.port()) else {
         return Outbound::Refuse(Fault::NoEndpoint);

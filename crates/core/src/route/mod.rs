@@ -88,3 +88,6 @@ pub(crate) trait Bucket: fmt::Debug {
     /// What was given.
     fn routes(&self) -> &[Arc<Self::Route>];
 }
+
+#[cfg(test)]
+mod tests;

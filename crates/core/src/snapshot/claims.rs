@@ -36,6 +36,12 @@ impl Claims {
         self.0.get(&address.to_canonical()).map_or(&[], SmallVec::as_slice)
     }
 
+    /// Whether nobody claims anything.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The claimant that counts.
     pub(super) fn newest(&self, address: IpAddr) -> Option<&NsName> {
         self.of(address).last()
