@@ -218,13 +218,18 @@ fn services() -> BoxedStrategy<Resource> {
 
 fn slices() -> BoxedStrategy<Resource> {
     let health = prop::sample::select(vec![Ready, Draining, NotReady]);
-    let one = (0..4u8, 1..3u8, prop::option::of(0..4u8), health);
+    // Mostly the pod that has the address, sometimes none or a wrong one.
+    let one = (0..4u8, 1..3u8, prop_oneof![Just(None), (0..4u8).prop_map(Some), Just(Some(9))], health);
     (0..3u8, 0..3u8, prop::sample::subsequence(vec![80u16, 81], 0..=2), prop::collection::vec(one, 0..5))
         .prop_map(|(i, of, ports, endpoints)| {
             let texts: Vec<_> = endpoints
                 .iter()
                 .map(|(a, h, p, health)| {
-                    (format!("10.0.{a}.{h}"), p.map(|p| format!("x/p{p}")).unwrap_or_default(), *health)
+                    (
+                        format!("10.0.{a}.{h}"),
+                        p.map(|p| format!("x/p{}", if p == 9 { a } else { &p })).unwrap_or_default(),
+                        *health,
+                    )
                 })
                 .collect();
             let endpoints: Vec<_> = texts.iter().map(|(a, p, h)| (&**a, &**p, *h)).collect();
