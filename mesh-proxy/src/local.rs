@@ -1,6 +1,6 @@
 //! Local: the workload on whose behalf the proxy acts, and the only door to its network namespace. It must not reach another workload's.
 
-use crate::tunnel::DialFault;
+use crate::{http::Upstreams, tunnel::DialFault};
 use arc_swap::ArcSwap;
 use mesh_core::{capture::PROXY_MARK, fault::Fault, identity::Identity, mesh::Workload};
 use mesh_sys::{Netns, socket};
@@ -21,6 +21,7 @@ pub struct Local {
     workload: ArcSwap<Workload>,
     netns: Option<Arc<Netns>>,
     connections: Arc<Semaphore>,
+    upstreams: Upstreams,
 }
 
 impl Local {
@@ -30,6 +31,7 @@ impl Local {
             workload: ArcSwap::new(workload),
             netns,
             connections: Arc::new(Semaphore::new(connections as usize)),
+            upstreams: Upstreams::default(),
         })
     }
 
@@ -46,6 +48,11 @@ impl Local {
     /// Who it is.
     pub fn identity(&self) -> Identity {
         self.workload.load().identity.clone()
+    }
+
+    /// Its plain HTTP connections to applications.
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
     }
 
     /// Its network namespace; none for a gateway.

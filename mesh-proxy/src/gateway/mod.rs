@@ -1,1 +1,3 @@
 //! Gateway: listeners of Gateways. It must not decide routes.
+
+pub mod listeners;

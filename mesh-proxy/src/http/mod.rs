@@ -1,33 +1,47 @@
-//! HTTP: requests by routes to endpoints. It must not accept connections.
+//! HTTP: requests by routes to endpoints, and native requests to applications. It must not accept connections.
+
+mod answer;
+mod body;
+mod deliver;
+mod direct;
+mod forward;
+mod frontend;
+mod handle;
+mod head;
+mod mirror;
+mod outgoing;
+mod plain;
+mod progress;
+mod pump;
+mod response;
+mod send;
+mod serve;
+mod upgrade;
+mod upload;
+
+pub use deliver::deliver;
+pub use frontend::{Door, Frontend};
+pub use plain::Upstreams;
+pub use serve::serve;
 
 use crate::{local::Local, shared::Shared};
-use bytes::Bytes;
-use h2::{RecvStream, server::SendResponse};
-use http::Request;
 use mesh_core::decide::HttpFrontend;
-use mesh_tls::VerifiedPeer;
 use std::{net::SocketAddr, sync::Arc};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Serves a captured connection whose traffic is HTTP.
-pub async fn serve_frontend(
-    _io: TcpStream,
-    _frontend: HttpFrontend,
-    _local: Arc<Local>,
-    _shared: Arc<Shared>,
-    _peer: SocketAddr,
-    _original: SocketAddr,
-) {
-    todo!("l7")
-}
-
-/// Delivers a native request of a verified peer; the request bears an [`crate::inbound::Arrival`].
-pub async fn deliver(
-    _request: Request<RecvStream>,
-    _respond: SendResponse<Bytes>,
-    _peer: VerifiedPeer,
-    _local: Arc<Local>,
-    _shared: Arc<Shared>,
-) {
-    todo!("l7")
+/// Serves a captured connection whose traffic is HTTP. `original`: the address that the client dialled. Cancelling it ends its requests.
+pub async fn serve_frontend<T>(
+    io: T,
+    frontend: HttpFrontend,
+    local: Arc<Local>,
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    original: SocketAddr,
+) where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some(settings) = shared.settings() else { return };
+    let door = Door::Service { service: frontend.service, port: frontend.port };
+    let front = Arc::new(Frontend { door, local, shared, peer, destination: original });
+    serve(io, front, &settings.limits).await;
 }

@@ -1,0 +1,157 @@
+//! Forward: the attempts of one request, until one is good enough or none may follow. It must not choose routes; what may be repeated is the core's to say.
+
+use super::{
+    body::Body,
+    direct::Directed,
+    frontend::Frontend,
+    outgoing::Outgoing,
+    response::Deadline,
+    send::{Sent, send},
+    upload::Upload,
+};
+use crate::{
+    telemetry::{Attempted, RequestGuard, trace::TRACEPARENT},
+    tunnel::DialFault,
+};
+use http::Response;
+use mesh_core::{
+    balance::Target,
+    fault::Fault,
+    retry::{self, Outcome},
+    snapshot::Snapshot,
+};
+use smallvec::SmallVec;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// A time so far away that nothing waits for it: 100 years.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Sends a request until a response head is good enough. Returns it with what is left of its timeouts, or the fault of the last attempt.
+pub async fn forward(
+    front: &Frontend,
+    snapshot: &Snapshot,
+    directed: &Directed,
+    outgoing: Outgoing,
+    upload: Option<&Arc<Upload>>,
+    guard: &mut RequestGuard,
+    started: Instant,
+) -> Result<(Response<Body>, Deadline), DialFault> {
+    let limits = &snapshot.settings().limits;
+    let rule = directed.rule();
+    let whole = Clock::new(started, rule.and_then(|r| r.request_timeout), Fault::RequestTimeout);
+    let retry = directed.retry();
+    let budget = snapshot.retry_budget(&directed.service).cloned();
+    if let Some(budget) = &budget {
+        budget.request(started.into_std());
+    }
+    let named = (directed.service.clone(), directed.port);
+    let protocol = front.protocol_of(snapshot, &directed.service, directed.port, &outgoing);
+    let method = outgoing.method.clone();
+    let mut outgoing = Some(outgoing);
+    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+    let mut number = 0;
+    loop {
+        // A retry looks again: endpoints that died are the usual reason for it.
+        let newest = if number == 0 { None } else { front.shared.snapshot() };
+        let newest = newest.as_deref().unwrap_or(snapshot);
+        let target = pick(newest, directed, &tried)?;
+        tried.push(target.address);
+        guard.record.attempts += 1;
+        guard.record.destination.address = Some(target.address);
+        guard.record.destination.workload = target.workload.clone();
+        let body = match upload {
+            Some(upload) => Body::Upload(upload.reader().ok_or(DialFault::from(Fault::Internal))?),
+            None => Body::Empty,
+        };
+        let more = retry.is_some_and(|r| number < r.attempts);
+        let mut head = match if more { outgoing.clone() } else { outgoing.take() } {
+            Some(head) => head,
+            None => return Err(Fault::Internal.into()),
+        };
+        let span = guard.span.as_ref().map(|s| s.attempt(number + 1, target.address));
+        if let Some(span) = &span {
+            head.headers.insert(TRACEPARENT, span.parent().header());
+        }
+
+        let clock = whole.min(Clock::new(Instant::now(), rule.and_then(|r| r.backend_timeout), Fault::BackendTimeout));
+        let load = target.load.start(std::time::Instant::now());
+        let sent = timeout_at(clock.at, send(front, limits, &target, protocol, head, body)).await;
+        let sent = sent.unwrap_or_else(|_| Err(clock.fault.into()));
+        let outcome = match &sent {
+            Ok(sent) => Outcome::Response(sent.response.status()),
+            Err(fault) => Outcome::Failed(fault.fault),
+        };
+        let failed = match outcome {
+            Outcome::Response(status) => status.is_server_error(),
+            Outcome::Failed(_) => true,
+        };
+        load.done(std::time::Instant::now(), failed);
+        let fault = sent.as_ref().err().map(|f| f.fault);
+        let budgeted = budget.is_some();
+        front.shared.telemetry.attempt(Attempted { service: Some(&named), retry: number, fault, budgeted });
+        if let Some(span) = span {
+            span.finish(match outcome {
+                Outcome::Response(status) => Ok(status),
+                Outcome::Failed(fault) => Err(fault),
+            });
+        }
+
+        let again = retry.filter(|retry| {
+            more && retry::may_repeat(retry, &method, outcome) && upload.is_none_or(|u| u.is_replayable())
+        });
+        let Some(retry) = again else {
+            let Sent { response, peer } = sent?;
+            guard.record.tls = peer.as_ref().map(|_| "TLSv1.3").or(guard.record.tls);
+            guard.record.destination.identity = peer;
+            return Ok((response, clock.deadline()));
+        };
+        if budget.as_ref().is_some_and(|b| !b.take_retry(std::time::Instant::now())) {
+            let refused =
+                Attempted { service: Some(&named), retry: number + 1, fault: Some(Fault::RetryBudget), budgeted };
+            front.shared.telemetry.attempt(refused);
+            if let Some(span) = &mut guard.span {
+                span.budget_refused();
+            }
+            return Err(Fault::RetryBudget.into());
+        }
+        number += 1;
+        // What the attempt answered is given up before the pause, so that its stream is free.
+        drop(sent);
+        let pause = Instant::now() + retry::backoff(retry.backoff, number, rand::random());
+        if pause >= whole.at {
+            sleep_until(whole.at).await;
+            return Err(whole.fault.into());
+        }
+        sleep_until(pause).await;
+    }
+}
+
+fn pick(snapshot: &Snapshot, directed: &Directed, tried: &[SocketAddr]) -> Result<Arc<Target>, Fault> {
+    // HTTPRouteRule.backendRefs: an unknown Service is 500, one without endpoints is 503.
+    let endpoints = snapshot.endpoints(&directed.service, directed.port).ok_or(Fault::BrokenBackend)?;
+    endpoints.pick(rand::random(), std::time::Instant::now(), tried).cloned().ok_or(Fault::NoEndpoint)
+}
+
+/// A moment and the fault that it means.
+#[derive(Clone, Copy)]
+struct Clock {
+    at: Instant,
+    fault: Fault,
+    bounded: bool,
+}
+
+impl Clock {
+    fn new(from: Instant, patience: Option<Duration>, fault: Fault) -> Self {
+        Self { at: from + patience.unwrap_or(NEVER), fault, bounded: patience.is_some() }
+    }
+
+    /// The earlier one.
+    fn min(self, other: Self) -> Self {
+        if self.bounded && (!other.bounded || self.at <= other.at) { self } else { other }
+    }
+
+    fn deadline(self) -> Deadline {
+        self.bounded.then_some((self.at, self.fault))
+    }
+}

@@ -1,0 +1,200 @@
+//! Handle: one request from its head to its response: read, directed, forwarded or answered, recorded. It must not know connections.
+
+use super::{
+    answer,
+    body::Body,
+    direct::{self, Direction, direct},
+    forward::forward,
+    frontend::{Door, Frontend},
+    head,
+    mirror::{self, mirror},
+    outgoing::Outgoing,
+    response::{Deadline, ResponseBody},
+    upgrade,
+    upload::Upload,
+};
+use crate::{telemetry::RequestGuard, tunnel::DialFault};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header::CONTENT_LENGTH, request::Parts};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use mesh_core::{fault::Fault, mesh::MeshSettings, snapshot::Snapshot};
+use opentelemetry::trace::SpanKind;
+use smallvec::SmallVec;
+use std::{convert::Infallible, sync::Arc};
+use tokio::time::Instant;
+
+/// Joins the lines of all hops of a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Serves one request. Never fails: what goes wrong is a response. Dropping it ends the request, and its record says so.
+pub async fn handle(
+    front: Arc<Frontend>,
+    mut request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let started = Instant::now();
+    let Some(snapshot) = front.shared.snapshot() else {
+        return Ok(ResponseBody::bare(answer::fault(Fault::UnknownWorkload, false)));
+    };
+    let settings = snapshot.settings().clone();
+    let mut guard = front.shared.telemetry.request(front.direction(), settings.access_log, started.into_std());
+    // A request with a body is served as if it had not asked: RFC 9110 §7.8 leaves the choice to us.
+    let upgraded = (head::wants_upgrade(request.version(), request.headers()) && request.body().is_end_stream())
+        .then(|| hyper::upgrade::on(&mut request));
+    let (parts, incoming) = request.into_parts();
+    let grpc = head::is_grpc(&parts.headers);
+    let is_head = parts.method == Method::HEAD;
+    front.describe(&mut guard.record);
+
+    let mut upload = None;
+    let served = match read(&front, &settings, parts, upgraded.is_some(), &mut guard) {
+        Err(fault) => Err(fault.into()),
+        Ok(outgoing) => match upgraded {
+            Some(client) => match upgrade::upgrade(&front, &snapshot, outgoing, client, guard).await {
+                Ok(response) => return Ok(response),
+                Err((fault, back)) => {
+                    guard = back;
+                    Err(fault)
+                }
+            },
+            None => serve(&front, &snapshot, outgoing, incoming, &mut upload, &mut guard, started).await,
+        },
+    };
+    let (response, deadline) = served.unwrap_or_else(|failed| {
+        guard.record.fail(failed.fault, if failed.source.is_some() { failed.detail() } else { String::new() });
+        (answer::fault(failed.fault, grpc), None)
+    });
+    Ok(ResponseBody::wrap(response, guard, upload, deadline, is_head))
+}
+
+/// Takes a head as it came from the client and makes it one to forward.
+fn read(
+    front: &Frontend,
+    settings: &MeshSettings,
+    mut parts: Parts,
+    upgraded: bool,
+    guard: &mut RequestGuard,
+) -> Result<Outgoing, Fault> {
+    let record = &mut guard.record;
+    record.version = Some(parts.version);
+    record.method = Some(parts.method.clone());
+    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    record.path = Some(path.clone());
+    let authority = head::take_authority(&parts.uri, &mut parts.headers, parts.version)?;
+    let authority = match authority {
+        Some(authority) => authority,
+        // HTTP/1.0 without Host: the address that was dialled is all that is known.
+        None => front.destination.to_string().parse().map_err(|_| Fault::BadRequest)?,
+    };
+    record.host = Some(authority.as_str().into());
+    // Tunnels through us are not offered (RFC 9110 §9.3.6 is for proxies that clients chose).
+    if parts.method == Method::CONNECT {
+        return Err(Fault::BadRequest);
+    }
+
+    let parent = parts.headers.get(crate::telemetry::trace::TRACEPARENT);
+    let parent = parent.and_then(|v| crate::telemetry::trace::parse(v.as_bytes()));
+    let kind = match front.door {
+        Door::Service { .. } => SpanKind::Client,
+        Door::Listener { .. } => SpanKind::Server,
+    };
+    let (here, span) = front.shared.telemetry.spans().begin(kind, settings.tracing.as_ref(), parent);
+    if parent != Some(here) {
+        parts.headers.insert(crate::telemetry::trace::TRACEPARENT, here.header());
+    }
+    record.trace = Some(here);
+    guard.span = span;
+    let id = parts.headers.entry(REQUEST_ID).or_insert_with(new_id);
+    record.request_id = Some(id.clone());
+
+    if let Door::Listener { scheme, .. } = &front.door {
+        forwarded(front, *scheme, &authority, &mut parts.headers);
+    }
+    if !upgraded {
+        head::strip_hop_by_hop(&mut parts.headers);
+    }
+    Ok(Outgoing { method: parts.method, authority, path, headers: parts.headers, version: parts.version })
+}
+
+/// Routes a request, sends its mirrors, and forwards it.
+async fn serve(
+    front: &Arc<Frontend>,
+    snapshot: &Snapshot,
+    mut outgoing: Outgoing,
+    incoming: Incoming,
+    upload: &mut Option<Arc<Upload>>,
+    guard: &mut RequestGuard,
+    started: Instant,
+) -> Result<(Response<Body>, Deadline), DialFault> {
+    if front.is_misdirected(snapshot, &outgoing.authority) {
+        return Ok((direct::misdirected(), None));
+    }
+    let directed = match direct(front, snapshot, &mut outgoing, &mut guard.record) {
+        Direction::Forward(directed) => directed,
+        Direction::Answer(response) => return Ok((response, None)),
+        Direction::Refuse(fault) => return Err(fault.into()),
+    };
+    guard.record.service = Some((directed.service.clone(), directed.port));
+
+    let has_body = !incoming.is_end_stream();
+    let mut taps = SmallVec::new();
+    for target in &directed.mirrors {
+        let body = if has_body {
+            let (tap, copy) = mirror::copy();
+            taps.push(tap);
+            Body::Mirror(copy)
+        } else {
+            Body::Empty
+        };
+        mirror(front, snapshot, target, outgoing.clone(), body);
+    }
+    if has_body {
+        let limit = snapshot.settings().limits.replay_bytes as usize;
+        let fits = |length: u64| usize::try_from(length).is_ok_and(|l| l <= limit);
+        let keep = directed.retry().is_some() && content_length(&outgoing).is_none_or(fits);
+        *upload = Some(Upload::new(Body::Incoming(incoming, None), keep.then_some(limit), taps));
+    }
+    let (mut response, deadline) =
+        forward(front, snapshot, &directed, outgoing, upload.as_ref(), guard, started).await?;
+    head::strip_hop_by_hop(response.headers_mut());
+    // Only the mesh says what the mesh found wrong.
+    response.headers_mut().remove(answer::FAULT);
+    directed.edit_response(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+    Ok((response, deadline))
+}
+
+fn content_length(outgoing: &Outgoing) -> Option<u64> {
+    outgoing.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Says where a request came from. What a stranger claims about scheme and host is overwritten; the chain of addresses is kept.
+fn forwarded(
+    front: &Frontend,
+    scheme: mesh_core::mesh::Scheme,
+    authority: &http::uri::Authority,
+    headers: &mut http::HeaderMap,
+) {
+    let client = front.peer.ip().to_canonical();
+    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
+    let chain = before.map(|v| format!("{v}, ")).collect::<String>() + &client.to_string();
+    if let Ok(chain) = HeaderValue::try_from(chain) {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+    let scheme = match scheme {
+        mesh_core::mesh::Scheme::Http => HeaderValue::from_static("http"),
+        mesh_core::mesh::Scheme::Https => HeaderValue::from_static("https"),
+    };
+    headers.insert(FORWARDED_PROTO, scheme);
+    if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+        headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+/// 128 random bits.
+fn new_id() -> HeaderValue {
+    let text = format!("{:032x}", rand::random::<u128>());
+    HeaderValue::try_from(text).expect("hexadecimal digits are a header value")
+}

@@ -1,0 +1,135 @@
+//! Outgoing: a request head on its way to an upstream, and its two forms: native between proxies, plain to an application. Pure.
+
+use super::body::Body;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
+    header::HOST,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use std::{fmt::Write, net::SocketAddr};
+
+/// Where the receiving proxy delivers a native request.
+pub const DESTINATION: HeaderName = HeaderName::from_static("heddle-destination");
+/// How the receiving proxy speaks to the application.
+pub const PROTOCOL: HeaderName = HeaderName::from_static("heddle-protocol");
+
+/// How an application is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+impl Protocol {
+    /// The value of [`PROTOCOL`].
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+        }
+    }
+
+    /// Reads what `as_str` writes.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        [Self::Http1, Self::Http2].into_iter().find(|p| p.as_str().as_bytes() == value)
+    }
+}
+
+/// A request head without hop-by-hop headers and without `host`, which is `authority`.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Method.
+    pub method: Method,
+    /// What the application sees as Host.
+    pub authority: Authority,
+    /// Path and query.
+    pub path: PathAndQuery,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// HTTP version that the client spoke.
+    pub version: Version,
+}
+
+impl Outgoing {
+    /// The head for the proxy of `destination`. What a client put into our own headers is overwritten.
+    pub fn native(mut self, destination: SocketAddr, protocol: Protocol) -> Request<()> {
+        let mut text = String::with_capacity(48);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{destination}");
+        let value = HeaderValue::try_from(text).expect("the text of an address is a header value");
+        self.headers.insert(DESTINATION, value);
+        self.headers.insert(PROTOCOL, HeaderValue::from_static(protocol.as_str()));
+        let mut request = Request::new(());
+        *request.uri_mut() = absolute(self.authority, self.path);
+        *request.method_mut() = self.method;
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = self.headers;
+        request
+    }
+
+    /// The request for an application.
+    pub fn plain(mut self, protocol: Protocol, body: Body) -> Request<Body> {
+        let mut request = Request::new(body);
+        match protocol {
+            Protocol::Http1 => {
+                // Every authority is a valid header value: its characters are a subset.
+                if let Ok(host) = HeaderValue::from_str(self.authority.as_str()) {
+                    self.headers.insert(HOST, host);
+                }
+                *request.uri_mut() = Uri::from(self.path);
+                *request.version_mut() = Version::HTTP_11;
+            }
+            Protocol::Http2 => {
+                *request.uri_mut() = absolute(self.authority, self.path);
+                *request.version_mut() = Version::HTTP_2;
+            }
+        }
+        *request.method_mut() = self.method;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+fn absolute(authority: Authority, path: PathAndQuery) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority);
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).expect("scheme, authority and path together are a URI")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outgoing() -> Outgoing {
+        let mut headers = HeaderMap::new();
+        headers.insert(DESTINATION, HeaderValue::from_static("6.6.6.6:1"));
+        Outgoing {
+            method: Method::GET,
+            authority: "cart.shop:8080".parse().unwrap(),
+            path: "/a?b".parse().unwrap(),
+            headers,
+            version: Version::HTTP_11,
+        }
+    }
+
+    #[test]
+    fn a_native_head_names_destination_and_protocol_whatever_the_client_wrote() {
+        let request = outgoing().native("[fd00::1]:80".parse().unwrap(), Protocol::Http2);
+        assert_eq!(request.uri(), "http://cart.shop:8080/a?b");
+        assert_eq!(request.headers().get_all(DESTINATION).iter().collect::<Vec<_>>(), ["[fd00::1]:80"]);
+        assert_eq!(request.headers()[PROTOCOL], "http2");
+    }
+
+    #[test]
+    fn h1_gets_a_host_header_and_h2_an_authority() {
+        let one = outgoing().plain(Protocol::Http1, Body::Empty);
+        assert_eq!((one.uri().to_string().as_str(), one.headers()[HOST].as_bytes()), ("/a?b", &b"cart.shop:8080"[..]));
+        let two = outgoing().plain(Protocol::Http2, Body::Empty);
+        assert_eq!(two.uri(), "http://cart.shop:8080/a?b");
+        assert!(!two.headers().contains_key(HOST));
+    }
+}

@@ -1,0 +1,189 @@
+//! Progress: whether a client connection still moves, told by counters that cost no clock. It must not close anything.
+
+use bytes::{Buf, Bytes};
+use mesh_core::mesh::Limits;
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What a connection has done so far.
+#[derive(Debug, Default)]
+pub struct Progress {
+    moves: AtomicU64,
+    requests: AtomicU32,
+    /// Bytes came while no request was being served: the head of the next one has begun.
+    head_begun: AtomicBool,
+}
+
+/// A request that is being served.
+#[derive(Debug)]
+pub struct Serving(Arc<Progress>);
+
+impl Progress {
+    /// Counts what passes through `io`; `ahead` was read from it before.
+    pub fn watch<T>(self: &Arc<Self>, io: T, ahead: Bytes) -> Watched<T> {
+        self.head_begun.store(true, Ordering::Relaxed);
+        Watched { io, ahead, progress: self.clone() }
+    }
+
+    /// A request head is complete.
+    pub fn request(self: &Arc<Self>) -> Serving {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.head_begun.store(false, Ordering::Relaxed);
+        Serving(self.clone())
+    }
+
+    fn read(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+        if self.requests.load(Ordering::Relaxed) == 0 {
+            self.head_begun.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts ticks until a bound is exceeded.
+#[derive(Debug)]
+pub struct Bounds {
+    heads: bool,
+    idle: u32,
+    head: u32,
+    seen: u64,
+    still: u32,
+    waiting: u32,
+}
+
+impl Bounds {
+    /// `heads`: whether a head that has begun must be complete within `limits.handshake` (HTTP/1.1; the frames of HTTP/2 are bounded
+    /// by its own rules).
+    pub fn new(heads: bool, limits: &Limits, tick: Duration) -> Self {
+        let ticks = |d: Duration| u32::try_from(d.as_millis().div_ceil(tick.as_millis().max(1))).unwrap_or(u32::MAX);
+        Self { heads, idle: ticks(limits.idle), head: ticks(limits.handshake), seen: 0, still: 0, waiting: 0 }
+    }
+
+    /// Looks once per tick.
+    pub fn exceeded(&mut self, progress: &Progress) -> bool {
+        let moves = progress.moves.load(Ordering::Relaxed);
+        self.still = if moves == self.seen { self.still + 1 } else { 0 };
+        self.seen = moves;
+        let head = self.heads && progress.head_begun.load(Ordering::Relaxed);
+        self.waiting = if head { self.waiting + 1 } else { 0 };
+        self.still > self.idle || self.waiting > self.head
+    }
+}
+
+/// A connection whose bytes are counted.
+#[derive(Debug)]
+pub struct Watched<T> {
+    io: T,
+    ahead: Bytes,
+    progress: Arc<Progress>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.ahead.is_empty() {
+            let n = this.ahead.len().min(buf.remaining());
+            buf.put_slice(&this.ahead[..n]);
+            this.ahead.advance(n);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            this.progress.read();
+        }
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, data);
+        if written.is_ready() {
+            self.progress.moves.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, data);
+        if written.is_ready() {
+            self.progress.moves.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits { idle: Duration::from_secs(10), handshake: Duration::from_secs(2), ..Limits::default() }
+    }
+
+    #[test]
+    fn a_connection_without_a_byte_exceeds_the_idle_time_and_one_byte_starts_it_again() {
+        let progress = Arc::new(Progress::default());
+        let mut bounds = Bounds::new(false, &limits(), Duration::from_secs(1));
+        for _ in 0..10 {
+            assert!(!bounds.exceeded(&progress));
+        }
+        progress.read();
+        for _ in 0..11 {
+            assert!(!bounds.exceeded(&progress));
+        }
+        assert!(bounds.exceeded(&progress));
+    }
+
+    #[test]
+    fn a_head_that_drips_is_bounded_and_waiting_between_requests_is_not() {
+        let progress = Arc::new(Progress::default());
+        let mut bounds = Bounds::new(true, &limits(), Duration::from_secs(1));
+        progress.read();
+        let served = progress.request();
+        progress.read();
+        drop(served);
+        for _ in 0..5 {
+            assert!(!bounds.exceeded(&progress), "idle between requests");
+        }
+        let verdicts: Vec<bool> = (0..4)
+            .map(|_| {
+                progress.read();
+                bounds.exceeded(&progress)
+            })
+            .collect();
+        assert_eq!(verdicts, [false, false, true, true], "a byte a tick does not help");
+    }
+}

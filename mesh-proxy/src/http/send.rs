@@ -1,0 +1,96 @@
+//! Send: one attempt at one endpoint: native over mTLS, or plain. It must not retry or choose; `forward` does.
+
+use super::{
+    body::{Body, Native},
+    frontend::Frontend,
+    outgoing::{Outgoing, Protocol},
+    plain::fault_of_native,
+    pump::{PumpError, pump},
+};
+use crate::tunnel::{DialFault, Slot};
+use http::{Request, Response};
+use http_body::Body as _;
+use mesh_core::{
+    balance::Target,
+    decide::{Transport, transport},
+    fault::Fault,
+    identity::Identity,
+    mesh::Limits,
+};
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
+use tokio_util::task::AbortOnDropHandle;
+
+/// A response head with the way it came.
+#[derive(Debug)]
+pub struct Sent {
+    /// The response.
+    pub response: Response<Body>,
+    /// The peer that was verified; none: plaintext.
+    pub peer: Option<Identity>,
+}
+
+/// Sends a request to an endpoint and waits for the response head. Cancelling it resets the stream.
+pub async fn send(
+    front: &Frontend,
+    limits: &Limits,
+    target: &Arc<Target>,
+    protocol: Protocol,
+    outgoing: Outgoing,
+    body: Body,
+) -> Result<Sent, DialFault> {
+    match transport(target.workload.as_deref()) {
+        Transport::Mesh { peer } => {
+            let slot = front.shared.pool.open(&front.local, target, &peer).await?;
+            let response = native(slot, outgoing.native(target.address, protocol), body).await?;
+            Ok(Sent { response, peer: Some(peer) })
+        }
+        Transport::Plaintext => {
+            let uid = target.workload.as_ref().map(|w| w.uid.clone());
+            let request = outgoing.plain(protocol, body);
+            let upstreams = front.local.upstreams();
+            let response = upstreams.send(&front.local, target.address, uid, protocol, limits, request).await?;
+            Ok(Sent { response, peer: None })
+        }
+    }
+}
+
+/// A native request on a stream of its own. The body is sent from here until the response head comes; only what is left then
+/// needs a task.
+async fn native(slot: Slot, request: Request<()>, body: Body) -> Result<Response<Body>, DialFault> {
+    let failed = |error: h2::Error| DialFault::new(fault_of_native(&error), error);
+    if body.is_end_stream() {
+        let (response, _, lease) = slot.send_request(request, true).map_err(failed)?;
+        let (head, stream) = response.await.map_err(failed)?.into_parts();
+        let native = Native::new(stream, &head.headers, Some(lease), None);
+        return Ok(Response::from_parts(head, Body::Native(native)));
+    }
+    let (mut response, stream, lease) = slot.send_request(request, false).map_err(failed)?;
+    let mut upload = Some(Box::pin(pump(body, stream, |_| ())));
+    let head = poll_fn(|cx| {
+        // The response first: a server may answer without reading the body.
+        if let Poll::Ready(head) = Pin::new(&mut response).poll(cx) {
+            return Poll::Ready(head.map_err(failed));
+        }
+        if let Some(pumping) = &mut upload
+            && let Poll::Ready(done) = pumping.as_mut().poll(cx)
+        {
+            upload = None;
+            if let Err(PumpError::Source(error)) = done {
+                return Poll::Ready(Err(DialFault::new(Fault::ClientGone, error)));
+            }
+            // Any other failure is the peer's, and its response or reset says what it means.
+        }
+        Poll::Pending
+    })
+    .await?;
+    let upload = upload.map(|pumping| {
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = pumping.await {
+                tracing::debug!(%error, "the rest of a request body was not sent");
+            }
+        }))
+    });
+    let (head, stream) = head.into_parts();
+    let native = Native::new(stream, &head.headers, Some(lease), upload);
+    Ok(Response::from_parts(head, Body::Native(native)))
+}
