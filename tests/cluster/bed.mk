@@ -36,3 +36,46 @@ bed-down: $(BED)
 
 bed-status: $(BED)
 	@$(BED) status
+
+# The stories of stories/, on the bed that BED names; it is brought up if it is not, and left up.
+bed-stories: bed-build
+	@$(BED) leftovers >/dev/null || $(BED) status >/dev/null || $(BED) down
+	@$(BED) status >/dev/null 2>&1 || $(BED) up $(UPFLAGS)
+	@cd $(BED_DIR) && go test -count=1 -timeout 20m ./stories/... $(if $(RUN),-run '$(RUN)') $(if $(V),-v)
+
+# The bed's own test: no trace left, refusals in one line, the suite with nothing installed.
+bed-test: bed-build
+	@cd $(BED_DIR) && go vet ./... && BED_PROGRAM=$(BED) go test -count=1 -timeout 30m ./internal/... ./bedtest/... $(if $(RUN),-run '$(RUN)') $(if $(V),-v)
+
+bed-soak: bed-build
+	@cd $(BED_DIR) && BED_CYCLES=20 BED_PROGRAM=$(BED) go test -count=1 -v -timeout 60m -run TestABedComesAndGoesWithoutATrace ./bedtest/
+
+# What `make test` runs of all this: the bed's own test with the conformance table, then the stories on a dual-stack bed.
+test-cluster: bed-test
+	@export BED=ci; trap '$(BED) down' EXIT; \
+	  $(BED) up --dual && cd $(BED_DIR) && go test -count=1 -timeout 20m ./stories/...
+
+# PROFILES=MESH-HTTP,… RUN=TestName BARE=1
+conformance: bed-build $(if $(BARE),,$(if $(wildcard $(BED_ROOT)/deploy/kustomization.yaml $(BED_ROOT)/deploy/manifests/*.yaml),images))
+	@$(BED) conformance $(if $(PROFILES),--profiles $(PROFILES)) $(if $(RUN),--run $(RUN)) $(if $(BARE),--bare) $(UPFLAGS)
+
+# Tools for later tests and benches, built on demand: make bed-tools TOOLS="otel prometheus fortio grpcurl h2spec"
+TOOLS ?= otel prometheus fortio grpcurl h2spec
+bed-tools: bed-packages
+	@$(BED) build $(TOOLS)
+
+# Heddle's own programs as images: static, one file each, none needs root but those that set up other pods' networks.
+# One target folder outside the checkout, so that a clean checkout links again instead of compiling again.
+IMAGE_TARGET ?= $(BED_HOME)/images-target
+IMAGE_TRIPLE := x86_64-unknown-linux-gnu
+IMAGE_VERSION ?= $(shell sed -n 's/^version *= *"\(.*\)"/\1/p' $(BED_ROOT)/Cargo.toml | head -1)
+IMAGE_PROGRAMS ?= mesh-controller mesh-proxy mesh-cni meshctl
+# The proxy enters pods' network namespaces and mesh-cni is copied onto the node: both are root in their container.
+IMAGE_ROOT := mesh-proxy mesh-cni
+images: bed
+	@cd $(BED_ROOT) && CARGO_TARGET_DIR=$(IMAGE_TARGET) RUSTFLAGS="-C target-feature=+crt-static" \
+	  cargo build --release --locked --target $(IMAGE_TRIPLE) $(addprefix --bin ,$(IMAGE_PROGRAMS))
+	@set -e; for p in $(IMAGE_PROGRAMS); do \
+	  strip -o $(IMAGE_TARGET)/$$p $(IMAGE_TARGET)/$(IMAGE_TRIPLE)/release/$$p; \
+	  user=65532:65532; case " $(IMAGE_ROOT) " in *" $$p "*) user=0:0;; esac; \
+	  $(BED) image --out $(BED_ROOT)/target/images/$$p.tar --name heddle.dev/$$p:v$(IMAGE_VERSION) --user $$user $(IMAGE_TARGET)/$$p; done

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"heddle.test/cluster/internal/api"
 	"heddle.test/cluster/internal/cgroup"
 	"heddle.test/cluster/internal/machine"
 	"heddle.test/cluster/internal/plane"
@@ -20,7 +21,7 @@ import (
 // Each stage takes seconds; a machine that is busy with other things gets patience, not a hang.
 const (
 	serverWithin = 120 * time.Second
-	nodesWithin  = 180 * time.Second
+	nodesWithin  = 120 * time.Second
 )
 
 // BringUp makes the bed. What an earlier one left behind is cleared away first; one that runs is an error.
@@ -30,7 +31,8 @@ func (b *Bed) BringUp(config Config, say func(string, ...any)) error {
 		return err
 	}
 	defer unlock()
-	if b.Up() {
+	// One that came up only in part, because its up was killed or failed, is cleared like any remains.
+	if _, err := os.Stat(b.file("complete")); err == nil && b.Up() {
 		return fmt.Errorf("bed %s is already up (bed down, or another --bed NAME)", b.Name)
 	}
 	if err := config.Plan.Check(config.Nodes); err != nil {
@@ -127,7 +129,7 @@ func (b *Bed) start(say func(string, ...any)) error {
 			return err
 		}
 		if deployment.Status.AvailableReplicas == 0 {
-			return fmt.Errorf("no replica of CoreDNS is available")
+			return fmt.Errorf("no replica of CoreDNS is available: %s", b.whyWaiting(client))
 		}
 		return nil
 	})
@@ -135,7 +137,36 @@ func (b *Bed) start(say func(string, ...any)) error {
 		return err
 	}
 	say("cluster DNS ready after %s", since(began))
-	return nil
+	return os.WriteFile(b.file("complete"), nil, 0o644)
+}
+
+// whyWaiting says what the pods of kube-system wait for.
+func (b *Bed) whyWaiting(client *api.Client) string {
+	var pods struct {
+		Items []struct {
+			Metadata struct{ Name string }
+			Status   struct {
+				Phase             string
+				ContainerStatuses []struct {
+					State struct {
+						Waiting struct{ Reason, Message string }
+					}
+				}
+			}
+		}
+	}
+	if err := client.Get("/api/v1/namespaces/kube-system/pods", &pods); err != nil {
+		return err.Error()
+	}
+	var reasons []string
+	for _, pod := range pods.Items {
+		reason := pod.Metadata.Name + " is " + pod.Status.Phase
+		for _, container := range pod.Status.ContainerStatuses {
+			reason += " " + container.State.Waiting.Reason + " " + container.State.Waiting.Message
+		}
+		reasons = append(reasons, strings.TrimSpace(reason))
+	}
+	return strings.Join(reasons, "; ")
 }
 
 // boot starts one machine and, for a node, plugs it in.

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 
 	"heddle.test/cluster/internal/image"
 	"heddle.test/cluster/internal/pki"
@@ -14,17 +13,17 @@ import (
 
 // Images of a bed by archive name. The references of the suite's images are those its manifests name.
 const (
-	PauseImage = "bed.test/pause:latest"
-	ProbeImage = "bed.test/probe:latest"
-	DNSImage   = "bed.test/coredns:latest"
+	PauseImage = "bed.test/pause:v1"
+	ProbeImage = "bed.test/probe:v1"
+	DNSImage   = "bed.test/coredns:v1"
 	basicImage = "registry.k8s.io/gateway-api/conformance/echo-basic:"
 	echoImage  = "registry.k8s.io/gateway-api/conformance/echo-advanced:v0.1.0"
-	otelImage  = "bed.test/otelcol:latest"
-	promImage  = "bed.test/prometheus:latest"
+	otelImage  = "bed.test/otelcol:v1"
+	promImage  = "bed.test/prometheus:v1"
 	nobody     = "65532:65532"
 )
 
-// baseImages packs the programs that run in pods; an archive is packed again when its program is newer.
+// baseImages packs the programs that run in pods; an archive is packed again when what is in it changed.
 func (b Builder) baseImages(built Built) error {
 	plans := []struct {
 		file  string
@@ -65,18 +64,17 @@ func pack(built Built, file string, plan image.Image, from map[string]string) er
 	if err := os.MkdirAll(filepath.Dir(archive), 0o755); err != nil {
 		return err
 	}
-	var newest time.Time
 	plan.Files = map[string]image.File{}
-	for _, program := range from {
-		info, err := os.Stat(filepath.Join(built.Bin, program))
+	// What the archive is made of: the same again needs no packing.
+	pin := fmt.Sprintf("%v %v %s\n", plan.Names, plan.Entrypoint, plan.User)
+	for _, path := range sorted(from) {
+		target, err := filepath.EvalSymlinks(filepath.Join(built.Bin, from[path]))
 		if err != nil {
 			return err
 		}
-		if info.ModTime().After(newest) {
-			newest = info.ModTime()
-		}
+		pin += path + " " + target + "\n"
 	}
-	if info, err := os.Stat(archive); err == nil && info.ModTime().After(newest) {
+	if have, err := os.ReadFile(archive + ".pin"); err == nil && string(have) == pin {
 		return nil
 	}
 	for path, program := range from {
@@ -91,8 +89,10 @@ func pack(built Built, file string, plan image.Image, from map[string]string) er
 			return err
 		}
 	}
-	_, err := plan.Write(archive)
-	return err
+	if _, err := plan.Write(archive); err != nil {
+		return err
+	}
+	return os.WriteFile(archive+".pin", []byte(pin), 0o644)
 }
 
 // echoCertificate gives the mesh echo server the certificate its TLS port asks for at start.
