@@ -83,6 +83,22 @@ pub fn of_tls(error: io::Error) -> DialFault {
     }
 }
 
+/// An error with all its causes, for one log line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let line = cause.to_string();
+        // Some errors repeat their source in their own text.
+        if !text.ends_with(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        next = cause.source();
+    }
+    text
+}
+
 /// Makes the end of a connection a reset.
 pub fn reset(stream: &TcpStream) {
     // Refused only for a socket that is dead already.

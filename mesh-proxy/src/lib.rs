@@ -8,6 +8,7 @@ pub mod inbound;
 pub mod listen;
 pub mod local;
 pub mod outbound;
+pub mod pods;
 pub mod shared;
 pub mod tcp;
 pub mod telemetry;

@@ -44,6 +44,11 @@ pub fn apply_nft(netns: &Netns, ruleset: &str) -> Result<(), ToolError> {
     feed(netns, "nft", "nftables", &["-f", "-"], ruleset, |_| false)
 }
 
+/// Fails unless the namespace has a table of family inet with this name.
+pub fn nft_has_table(netns: &Netns, table: &str) -> Result<(), ToolError> {
+    feed(netns, "nft", "nftables", &["list", "table", "inet", table], "", |_| false)
+}
+
 /// Applies `ip -batch` text of one address family inside a namespace; what is there already is no error.
 pub fn apply_ip(netns: &Netns, family: &'static str, batch: &str) -> Result<(), ToolError> {
     feed(netns, "ip", "iproute2", &[family, "-force", "-batch", "-"], batch, |line| {

@@ -20,23 +20,10 @@ impl DialFault {
 
     /// The whole chain of causes, for one log line.
     pub fn detail(&self) -> String {
-        let mut text = String::new();
-        let mut next: Option<&(dyn Error + 'static)> = match &self.source {
-            Some(source) => Some(&**source),
-            None => return self.fault.label().to_owned(),
-        };
-        while let Some(error) = next {
-            let line = error.to_string();
-            // Some errors repeat their source in their own text.
-            if !text.ends_with(&line) {
-                if !text.is_empty() {
-                    text.push_str(": ");
-                }
-                text.push_str(&line);
-            }
-            next = error.source();
+        match &self.source {
+            Some(source) => crate::fault::chain(&**source),
+            None => self.fault.label().to_owned(),
         }
-        text
     }
 }
 
