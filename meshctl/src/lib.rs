@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What the program `meshctl` does, as a library, so that tests drive the same code. It must not parse a command line; `main` does.
+
+pub mod echo;
+pub mod playground;
