@@ -26,7 +26,6 @@ use http_body::Body as _;
 use mesh_core::{
     decide::{Permit, admit},
     fault::Fault,
-    mesh::MeshSettings,
 };
 use mesh_tls::VerifiedPeer;
 use opentelemetry::trace::SpanKind;
@@ -49,7 +48,7 @@ pub async fn deliver(
     let mut upload = None;
     let arrival = parts.extensions.get::<Arrival>().copied();
     let answered = {
-        let read = read(parts, arrival, &peer, &local, &shared, &settings, &mut guard);
+        let read = read(parts, arrival, &peer, &local, &shared, &mut guard);
         match read {
             Err(fault) => Err(fault),
             Ok((permit, protocol, outgoing)) => {
@@ -99,7 +98,6 @@ fn read(
     peer: &VerifiedPeer,
     local: &Local,
     shared: &Shared,
-    settings: &MeshSettings,
     guard: &mut RequestGuard,
 ) -> Result<(Permit, Protocol, Outgoing), DialFault> {
     let record = &mut guard.record;
@@ -132,7 +130,7 @@ fn read(
     let permit = admit(&workload, arrival.local, peer.identity(), destination)?;
 
     let parent = parts.headers.get(TRACEPARENT).and_then(|v| trace::parse(v.as_bytes()));
-    let (here, span) = shared.telemetry.spans().begin(SpanKind::Server, settings.tracing.as_ref(), parent);
+    let (here, span) = shared.telemetry.spans().begin(SpanKind::Server, parent);
     if parent != Some(here) {
         parts.headers.insert(TRACEPARENT, here.header());
     }

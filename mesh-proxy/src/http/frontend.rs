@@ -18,6 +18,7 @@ use mesh_core::{
     snapshot::Snapshot,
 };
 use std::{net::SocketAddr, sync::Arc};
+use tokio_util::sync::CancellationToken;
 
 /// A connection that carries requests.
 pub struct Frontend {
@@ -31,6 +32,8 @@ pub struct Frontend {
     pub peer: SocketAddr,
     /// The address that it dialled.
     pub destination: SocketAddr,
+    /// Cancelled when the listener goes away: requests that live get `limits.drain`.
+    pub stop: CancellationToken,
 }
 
 /// Where requests come in.

@@ -17,7 +17,7 @@ use crate::{telemetry::RequestGuard, tunnel::DialFault};
 use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header::CONTENT_LENGTH, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use mesh_core::{fault::Fault, mesh::MeshSettings, snapshot::Snapshot};
+use mesh_core::{fault::Fault, snapshot::Snapshot};
 use opentelemetry::trace::SpanKind;
 use smallvec::SmallVec;
 use std::{convert::Infallible, sync::Arc};
@@ -38,8 +38,8 @@ pub async fn handle(
     let Some(snapshot) = front.shared.snapshot() else {
         return Ok(ResponseBody::bare(answer::fault(Fault::UnknownWorkload, false)));
     };
-    let settings = snapshot.settings().clone();
-    let mut guard = front.shared.telemetry.request(front.direction(), settings.access_log, started.into_std());
+    let mut guard =
+        front.shared.telemetry.request(front.direction(), snapshot.settings().access_log, started.into_std());
     // A request with a body is served as if it had not asked: RFC 9110 §7.8 leaves the choice to us.
     let upgraded = (head::wants_upgrade(request.version(), request.headers()) && request.body().is_end_stream())
         .then(|| hyper::upgrade::on(&mut request));
@@ -49,7 +49,7 @@ pub async fn handle(
     front.describe(&mut guard.record);
 
     let mut upload = None;
-    let served = match read(&front, &settings, parts, upgraded.is_some(), &mut guard) {
+    let served = match read(&front, parts, upgraded.is_some(), &mut guard) {
         Err(fault) => Err(fault.into()),
         Ok(outgoing) => match upgraded {
             Some(client) => match upgrade::upgrade(&front, &snapshot, outgoing, client, guard).await {
@@ -70,13 +70,7 @@ pub async fn handle(
 }
 
 /// Takes a head as it came from the client and makes it one to forward.
-fn read(
-    front: &Frontend,
-    settings: &MeshSettings,
-    mut parts: Parts,
-    upgraded: bool,
-    guard: &mut RequestGuard,
-) -> Result<Outgoing, Fault> {
+fn read(front: &Frontend, mut parts: Parts, upgraded: bool, guard: &mut RequestGuard) -> Result<Outgoing, Fault> {
     let record = &mut guard.record;
     record.version = Some(parts.version);
     record.method = Some(parts.method.clone());
@@ -100,7 +94,7 @@ fn read(
         Door::Service { .. } => SpanKind::Client,
         Door::Listener { .. } => SpanKind::Server,
     };
-    let (here, span) = front.shared.telemetry.spans().begin(kind, settings.tracing.as_ref(), parent);
+    let (here, span) = front.shared.telemetry.spans().begin(kind, parent);
     if parent != Some(here) {
         parts.headers.insert(crate::telemetry::trace::TRACEPARENT, here.header());
     }

@@ -42,6 +42,7 @@ pub async fn serve_frontend<T>(
 {
     let Some(settings) = shared.settings() else { return };
     let door = Door::Service { service: frontend.service, port: frontend.port };
-    let front = Arc::new(Frontend { door, local, shared, peer, destination: original });
+    let stop = shared.drain.clone();
+    let front = Arc::new(Frontend { door, local, shared, peer, destination: original, stop });
     serve(io, front, &settings.limits).await;
 }

@@ -57,7 +57,7 @@ where
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut bounds = super::progress::Bounds::new(version == Version::Http1, limits, tick);
     let mut cut: Option<Instant> = None;
-    let drained = front.shared.drain.cancelled();
+    let drained = front.stop.cancelled();
     let mut drained = pin!(drained);
     loop {
         tokio::select! {

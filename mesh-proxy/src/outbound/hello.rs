@@ -24,7 +24,7 @@ const HELLO_MAX: usize = 16 * 1024;
 const HANDSHAKE: u8 = 22;
 
 /// Reads until the server name is known or there is none. Returns the bytes read, and the name in lower case.
-pub(super) async fn server_name(stream: &mut TcpStream, wait: Duration) -> (Bytes, Option<Text>) {
+pub(crate) async fn server_name(stream: &mut TcpStream, wait: Duration) -> (Bytes, Option<Text>) {
     let deadline = Instant::now() + wait;
     let mut read = BytesMut::with_capacity(4096);
     let mut acceptor = rustls::server::Acceptor::default();
@@ -58,9 +58,9 @@ pub(super) async fn server_name(stream: &mut TcpStream, wait: Duration) -> (Byte
 }
 
 /// A connection with bytes that were read ahead.
-pub(super) struct Ahead {
-    pub(super) stream: TcpStream,
-    pub(super) read: Bytes,
+pub(crate) struct Ahead {
+    pub(crate) stream: TcpStream,
+    pub(crate) read: Bytes,
 }
 
 impl Side for Ahead {

@@ -4,6 +4,7 @@ mod carry;
 mod hello;
 
 pub use carry::carry;
+pub(crate) use hello::{Ahead as ReadAhead, server_name};
 
 use crate::{
     fault,

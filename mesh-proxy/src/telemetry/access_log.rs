@@ -90,7 +90,7 @@ fn write(messages: &Receiver<Message>, mut out: Box<dyn Write + Send>) {
             next = if buffer.len() < BATCH { messages.try_recv().ok() } else { None };
         }
         if let Err(e) = out.write_all(&buffer).and_then(|()| out.flush()) {
-            tracing::warn!(error = %e, "the access log cannot be written; lines are dropped from now on");
+            ::tracing::warn!(error = %e, "the access log cannot be written; lines are dropped from now on");
             return;
         }
         buffer.clear();

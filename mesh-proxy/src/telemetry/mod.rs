@@ -8,6 +8,7 @@ mod record;
 mod request;
 mod spans;
 pub mod trace;
+pub mod tracing;
 
 pub use access_log::AccessLogSink;
 pub use connection::Connection;

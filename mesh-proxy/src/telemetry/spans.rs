@@ -2,7 +2,7 @@
 
 use super::{Record, trace::TraceParent};
 use arc_swap::ArcSwapOption;
-use mesh_core::{fault::Fault, mesh::Tracing};
+use mesh_core::fault::Fault;
 use opentelemetry::{
     Context, KeyValue,
     trace::{
@@ -12,10 +12,7 @@ use opentelemetry::{
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 use std::{net::SocketAddr, sync::Arc};
 
-/// `sampling_ppm` counts in millionths.
-const MILLION: u32 = 1_000_000;
-
-/// Where spans go. The tracer must record all that it is given: sampling is settled here.
+/// Where spans go. The tracer's sampler says which new traces are recorded.
 #[derive(Default)]
 pub struct Spans {
     tracer: ArcSwapOption<SdkTracer>,
@@ -36,23 +33,16 @@ impl Spans {
         self.tracer.store(tracer.map(Arc::new));
     }
 
-    /// Continues the caller's trace or begins one. Sampling is parent-based: the caller's decision stands, and only new
-    /// traces are sampled by `tracing`. The second value is there if the request is recorded here.
-    pub fn begin(
-        &self,
-        kind: SpanKind,
-        tracing: Option<&Tracing>,
-        parent: Option<TraceParent>,
-    ) -> (TraceParent, Option<RequestSpan>) {
-        let sampled = match (parent, tracing) {
-            (Some(parent), _) => parent.sampled,
-            (None, Some(tracing)) => rand::random_range(0..MILLION) < tracing.sampling_ppm,
-            (None, None) => false,
+    /// Continues the caller's trace or begins one. Sampling is parent-based: the caller's decision stands, and only new traces are
+    /// sampled by the tracer. The second value is there if the request is recorded here.
+    pub fn begin(&self, kind: SpanKind, parent: Option<TraceParent>) -> (TraceParent, Option<RequestSpan>) {
+        let untraced = |parent: Option<TraceParent>| {
+            (parent.unwrap_or_else(|| TraceParent::begin(rand::random(), rand::random(), false)), None)
         };
-        let tracer = if sampled { self.tracer.load_full() } else { None };
-        let Some(tracer) = tracer else {
-            return (parent.unwrap_or_else(|| TraceParent::begin(rand::random(), rand::random(), false)), None);
-        };
+        if parent.is_some_and(|p| !p.sampled) {
+            return untraced(parent);
+        }
+        let Some(tracer) = self.tracer.load_full() else { return untraced(parent) };
         let context = parent.map_or_else(Context::new, |parent| {
             Context::new().with_remote_span_context(SpanContext::new(
                 parent.trace_id,
@@ -63,8 +53,10 @@ impl Spans {
             ))
         });
         let span = tracer.span_builder("request").with_kind(kind).start_with_context(&*tracer, &context);
-        let here = here(&span);
-        (here, Some(RequestSpan { span, tracer }))
+        if !span.span_context().is_sampled() {
+            return untraced(parent);
+        }
+        (here(&span), Some(RequestSpan { span, tracer }))
     }
 }
 
@@ -195,14 +187,12 @@ mod tests {
         }
     }
 
-    fn tracing(sampling_ppm: u32) -> Tracing {
-        Tracing { endpoint: "http://collector:4317".into(), sampling_ppm }
-    }
-
-    fn recording() -> (Spans, Kept, SdkTracerProvider) {
+    fn recording(share: f64) -> (Spans, Kept, SdkTracerProvider) {
         let exporter = Kept::default();
-        let provider =
-            SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOn).with_simple_exporter(exporter.clone()).build();
+        let provider = SdkTracerProvider::builder()
+            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(share))))
+            .with_simple_exporter(exporter.clone())
+            .build();
         let spans = Spans::default();
         spans.install(Some(provider.tracer("heddle")));
         (spans, exporter, provider)
@@ -210,9 +200,9 @@ mod tests {
 
     #[test]
     fn a_sampled_parent_is_followed_and_attempts_hang_under_the_request() {
-        let (spans, exporter, _provider) = recording();
+        let (spans, exporter, _provider) = recording(0.0);
         let parent = TraceParent::begin(7, 9, true);
-        let (here, span) = spans.begin(SpanKind::Server, Some(&tracing(0)), Some(parent));
+        let (here, span) = spans.begin(SpanKind::Server, Some(parent));
         let span = span.expect("a sampled parent is recorded");
         assert_eq!(here.trace_id, parent.trace_id);
         assert_ne!(here.span_id, parent.span_id);
@@ -231,9 +221,9 @@ mod tests {
 
     #[test]
     fn an_unsampled_parent_is_passed_on_untouched() {
-        let (spans, exporter, _provider) = recording();
+        let (spans, exporter, _provider) = recording(1.0);
         let parent = TraceParent::begin(7, 9, false);
-        let (here, span) = spans.begin(SpanKind::Server, Some(&tracing(MILLION)), Some(parent));
+        let (here, span) = spans.begin(SpanKind::Server, Some(parent));
         assert_eq!(here, parent);
         assert!(span.is_none());
         assert!(exporter.0.lock().unwrap().is_empty());
@@ -241,12 +231,13 @@ mod tests {
 
     #[test]
     fn new_traces_are_sampled_by_the_setting() {
-        let (spans, _exporter, _provider) = recording();
-        assert!(spans.begin(SpanKind::Server, Some(&tracing(MILLION)), None).1.is_some());
-        assert!(spans.begin(SpanKind::Server, Some(&tracing(0)), None).1.is_none());
-        assert!(spans.begin(SpanKind::Server, None, None).1.is_none());
-        let sampled = (0..10_000).filter(|_| spans.begin(SpanKind::Server, Some(&tracing(500_000)), None).1.is_some());
-        let sampled = sampled.count();
-        assert!((4_500..5_500).contains(&sampled), "{sampled} of 10,000 at one half");
+        let sampled = |share| {
+            let (spans, _exporter, _provider) = recording(share);
+            (0..10_000).filter(|_| spans.begin(SpanKind::Server, None).1.is_some()).count()
+        };
+        assert_eq!((sampled(0.0), sampled(1.0)), (0, 10_000));
+        let half = sampled(0.5);
+        assert!((4_500..5_500).contains(&half), "{half} of 10,000 at one half");
+        assert!(Spans::default().begin(SpanKind::Server, None).1.is_none(), "no tracer, no span");
     }
 }

@@ -1,0 +1,252 @@
+//! Port: the connections of one Gateway port: told apart by protocol and server name, then served by the same engine as the mesh's own. It must not bind or route.
+
+use super::{ahead::Ahead, listeners::most_specific, tls::PortTls};
+use crate::{
+    fault,
+    http::{Door, Frontend, serve},
+    local::Local,
+    outbound::{self, ReadAhead, carry},
+    shared::Shared,
+    tcp::{Side, Stream},
+    telemetry::{Connection, Direction, HandshakeResult, HandshakeSide},
+    tunnel::DialFault,
+};
+use bytes::Bytes;
+use mesh_core::{
+    balance::EndpointSet,
+    fault::Fault,
+    mesh::{BackendTarget, Gateway, ListenerProtocol, Scheme, Service},
+    name::{GatewayId, Text},
+    snapshot::Snapshot,
+};
+use mesh_tls::gateway::Offer;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// One port of a Gateway.
+pub(super) struct Port {
+    gateway: GatewayId,
+    number: u16,
+    local: Arc<Local>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    https: PortTls,
+    terminate: PortTls,
+}
+
+/// What a connection turned out to be.
+enum Kind {
+    Http,
+    Tcp,
+    Tls,
+}
+
+impl Port {
+    pub(super) fn new(
+        gateway: GatewayId,
+        number: u16,
+        local: Arc<Local>,
+        shared: Arc<Shared>,
+        stop: CancellationToken,
+    ) -> Self {
+        let (https, terminate) = (PortTls::new(Offer::Http), PortTls::new(Offer::Bytes));
+        Self { gateway, number, local, shared, stop, https, terminate }
+    }
+
+    /// Takes what a newer config says of the port's certificates. Routes and listeners are read from the snapshot by each connection.
+    pub(super) fn follow(&self, snapshot: &Snapshot, gateway: &Gateway) {
+        self.https.follow(snapshot, gateway, self.number);
+        self.terminate.follow(snapshot, gateway, self.number);
+    }
+
+    /// A connection was refused because the gateway has too many.
+    pub(super) fn full(&self, peer: SocketAddr, fault: Fault) {
+        let Some(settings) = self.shared.settings() else { return };
+        let mut connection = self.shared.telemetry.connection(Direction::Gateway, &settings);
+        connection.record.source.address = Some(peer);
+        connection.record.fail(fault, "connections_per_pod");
+    }
+
+    /// Serves a connection to its end. `permit`: its share of the gateway's connections.
+    pub(super) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let Some(snapshot) = self.shared.snapshot() else { return fault::reset(&stream) };
+        let mut record = self.shared.telemetry.connection(Direction::Gateway, snapshot.settings());
+        record.record.source.address = Some(peer);
+        let destination = fault::local_address(&stream, self.number);
+        record.record.destination.address = Some(destination);
+        let drain = snapshot.settings().limits.drain;
+        let served = self.clone().connection(stream, peer, destination, snapshot, record);
+        // HTTP drains by itself and sooner; bytes are cut at the end of the drain time.
+        fault::until_drained(Box::pin(served), &self.stop, drain).await;
+        drop(permit);
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        destination: SocketAddr,
+        snapshot: Arc<Snapshot>,
+        mut record: Connection,
+    ) {
+        let Some(gateway) = snapshot.gateway(&self.gateway).cloned() else {
+            return refuse(stream, &mut record, &Fault::Draining.into());
+        };
+        let limits = &snapshot.settings().limits;
+        match self.kind(&gateway) {
+            None => refuse(stream, &mut record, &Fault::Draining.into()),
+            Some(Kind::Http) => {
+                record.carries_requests();
+                let front = self.front(peer, destination, Scheme::Http, None, None);
+                serve(stream, front, limits).await;
+            }
+            Some(Kind::Tcp) => match self.backend(&snapshot, None, &mut record) {
+                Ok((service, port, endpoints)) => {
+                    carry(stream, service, port, endpoints, &self.local, &self.shared, record).await;
+                }
+                Err(fault) => refuse(stream, &mut record, &fault),
+            },
+            Some(Kind::Tls) => self.tls(stream, peer, destination, &snapshot, &gateway, record).await,
+        }
+    }
+
+    /// What the port's listeners speak; listeners of one port agree on it, because the planner settles conflicts.
+    fn kind(&self, gateway: &Gateway) -> Option<Kind> {
+        let mut listeners = gateway.listeners.iter().filter(|l| l.port == self.number);
+        listeners.next().map(|l| match l.protocol {
+            ListenerProtocol::Http => Kind::Http,
+            ListenerProtocol::Tcp => Kind::Tcp,
+            ListenerProtocol::Https(_) | ListenerProtocol::TlsPassthrough | ListenerProtocol::TlsTerminate(_) => {
+                Kind::Tls
+            }
+        })
+    }
+
+    /// TLS in any form: the server name chooses the listener, the listener says who terminates.
+    async fn tls(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        destination: SocketAddr,
+        snapshot: &Snapshot,
+        gateway: &Gateway,
+        mut record: Connection,
+    ) {
+        let limits = &snapshot.settings().limits;
+        let deadline = Instant::now() + limits.handshake;
+        let (read, name) = outbound::server_name(&mut stream, limits.handshake).await;
+        let speaks_tls = |p: &ListenerProtocol| !matches!(p, ListenerProtocol::Http | ListenerProtocol::Tcp);
+        let on_port = gateway.listeners.iter().filter(|l| l.port == self.number && speaks_tls(&l.protocol));
+        let Some(listener) = most_specific(on_port, name.as_deref()) else {
+            let detail = name.map_or_else(|| "no server name".to_owned(), |n| format!("server name {n}"));
+            return refuse(stream, &mut record, &DialFault::new(Fault::UnknownServerName, detail));
+        };
+        match &listener.protocol {
+            ListenerProtocol::TlsPassthrough => match self.backend(snapshot, name.as_deref(), &mut record) {
+                Ok((service, port, endpoints)) => {
+                    let io = ReadAhead { stream, read };
+                    carry(io, service, port, endpoints, &self.local, &self.shared, record).await;
+                }
+                Err(fault) => refuse(stream, &mut record, &fault),
+            },
+            ListenerProtocol::TlsTerminate(_) => {
+                let Some((tls, version)) = self.terminated(&self.terminate, stream, read, deadline, &mut record).await
+                else {
+                    return;
+                };
+                record.record.tls = Some(version);
+                match self.backend(snapshot, name.as_deref(), &mut record) {
+                    Ok((service, port, endpoints)) => {
+                        carry(Stream(tls), service, port, endpoints, &self.local, &self.shared, record).await;
+                    }
+                    Err(fault) => {
+                        record.record.fail(fault.fault, fault.detail());
+                        fault::log(&record.record, &fault);
+                    }
+                }
+            }
+            _ => {
+                let Some((tls, version)) = self.terminated(&self.https, stream, read, deadline, &mut record).await
+                else {
+                    return;
+                };
+                record.carries_requests();
+                record.record.tls = Some(version);
+                let front = self.front(peer, destination, Scheme::Https, name, Some(version));
+                serve(tls, front, limits).await;
+            }
+        }
+    }
+
+    /// Terminates TLS, or notes why not.
+    async fn terminated(
+        &self,
+        tls: &PortTls,
+        stream: TcpStream,
+        read: Bytes,
+        deadline: Instant,
+        record: &mut Connection,
+    ) -> Option<(tokio_rustls::server::TlsStream<Ahead>, &'static str)> {
+        let accepted = tls.accept(Ahead { stream, read }, deadline).await;
+        self.shared.telemetry.handshake(
+            HandshakeSide::Server,
+            match &accepted {
+                Ok(_) => HandshakeResult::Ok,
+                Err(fault) => HandshakeResult::Failed(fault.fault.label()),
+            },
+        );
+        accepted
+            .map_err(|fault| {
+                record.record.fail(fault.fault, fault.detail());
+                fault::log(&record.record, &fault);
+            })
+            .ok()
+    }
+
+    /// Where a stream goes.
+    fn backend<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        name: Option<&str>,
+        record: &mut Connection,
+    ) -> Result<(&'a Arc<Service>, u16, &'a Arc<EndpointSet>), DialFault> {
+        let table = snapshot.listener_streams(&self.gateway, self.number).ok_or(Fault::NoRoute)?;
+        let compiled = table.find(name).ok_or(Fault::NoRoute)?;
+        record.record.route = Some(compiled.route.id.clone());
+        let chosen = compiled.split.next().and_then(|n| compiled.route.backends.get(n));
+        let Some((_, BackendTarget::Service { service, port })) = chosen else {
+            return Err(Fault::BrokenBackend.into());
+        };
+        record.record.service = Some((service.clone(), *port));
+        let found = snapshot.service(service).zip(snapshot.endpoints(service, *port));
+        let (service, endpoints) = found.ok_or(Fault::NoEndpoint)?;
+        Ok((service, *port, endpoints))
+    }
+
+    fn front(
+        &self,
+        peer: SocketAddr,
+        destination: SocketAddr,
+        scheme: Scheme,
+        server_name: Option<Text>,
+        tls: Option<&'static str>,
+    ) -> Arc<Frontend> {
+        let (gateway, port) = (self.gateway.clone(), self.number);
+        Arc::new(Frontend {
+            door: Door::Listener { gateway, port, scheme, server_name, tls },
+            local: self.local.clone(),
+            shared: self.shared.clone(),
+            peer,
+            destination,
+            stop: self.stop.clone(),
+        })
+    }
+}
+
+/// Ends a connection with a reset, and says why.
+fn refuse(mut stream: TcpStream, record: &mut Connection, fault: &DialFault) {
+    record.record.fail(fault.fault, if fault.source.is_some() { fault.detail() } else { String::new() });
+    fault::log(&record.record, fault);
+    Side::reset(&mut stream);
+}
