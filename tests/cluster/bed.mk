@@ -2,7 +2,7 @@
 # also works alone: make -f tests/cluster/bed.mk bed-up
 BED_DIR := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
 BED_ROOT := $(abspath $(BED_DIR)/../..)
-BED_HOME ?= $(or $(HEDDLE_BED_HOME),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/heddle/bed)
+BED_HOME ?= $(or $(HEDDLE_BED_HOME),$(or $(HEDDLE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/heddle)/bed)
 BED := $(BED_HOME)/bed
 BED_PACKAGES := iproute2 nftables conntrack containernetworking-plugins libseccomp-dev pkg-config gcc libc6-dev python3-venv
 export BED_SOURCE := $(abspath $(BED_DIR))
@@ -15,6 +15,7 @@ bed: $(BED)
 # Always asked, seldom built: Go's cache knows whether the driver changed.
 .PHONY: $(BED)
 $(BED):
+	@command -v go >/dev/null || { echo "missing: go 1.26 or newer (https://go.dev/dl)" >&2; exit 2; }
 	@mkdir -p $(BED_HOME)
 	@cd $(BED_DIR) && GOTOOLCHAIN=local GOFLAGS=-mod=readonly go build -trimpath -buildvcs=false -o $(BED) ./cmd/bed
 
@@ -52,7 +53,7 @@ bed-soak: bed-build
 
 # What `make test` runs of all this: the bed's own test with the conformance table, then the stories on a dual-stack bed.
 test-cluster: bed-test
-	@export BED=ci; trap '$(BED) down' EXIT; \
+	@export BED=ci$$$$; trap '$(BED) down' EXIT; \
 	  $(BED) up --dual && cd $(BED_DIR) && go test -count=1 -timeout 20m ./stories/...
 
 # PROFILES=MESH-HTTP,… RUN=TestName BARE=1

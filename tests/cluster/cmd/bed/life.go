@@ -14,6 +14,7 @@ import (
 	"heddle.test/cluster/internal/api"
 	"heddle.test/cluster/internal/balancer"
 	"heddle.test/cluster/internal/bed"
+	"heddle.test/cluster/internal/cgroup"
 	"heddle.test/cluster/internal/machine"
 	"heddle.test/cluster/internal/place"
 	"heddle.test/cluster/internal/preflight"
@@ -188,6 +189,46 @@ func leftovers([]string) error {
 	}
 	if len(left) > 0 {
 		return fmt.Errorf("%d things of bed %s are on this machine", len(left), name())
+	}
+	return nil
+}
+
+// beds lists by state folder and by control group, so that one whose folder is lost is seen too.
+func beds([]string) error {
+	home, err := place.Home()
+	if err != nil {
+		return err
+	}
+	names := map[string]bool{}
+	states, err := filepath.Glob(filepath.Join(home, "state-*"))
+	if err != nil {
+		return err
+	}
+	for _, state := range states {
+		names[strings.TrimSuffix(strings.TrimPrefix(filepath.Base(state), "state-"), ".lock")] = true
+	}
+	trees, err := cgroup.Find()
+	if err != nil {
+		return err
+	}
+	for _, group := range trees.Named(place.Cgroup("")) {
+		names[strings.TrimPrefix(group, place.Cgroup(""))] = true
+	}
+	for name := range names {
+		b, err := bed.Open(name)
+		if err != nil {
+			return err
+		}
+		left, err := b.Leftovers()
+		if err != nil {
+			return err
+		}
+		switch {
+		case b.Up():
+			fmt.Printf("%-20s up, %d nodes, %s\n", name, b.Nodes, b.Plan.Families)
+		case len(left) > 0:
+			fmt.Printf("%-20s remains (bed --bed %s down)\n", name, name)
+		}
 	}
 	return nil
 }

@@ -37,6 +37,7 @@ func verbs() map[string]subcommand {
 		"image":       {"--out FILE --name REF [--user UID:GID] PROGRAM", "pack a program as a container image", packImage},
 		"conformance": {"[--profiles …] [--run TEST] [--bare]", "run the official Gateway API suite and print its table", conformance},
 		"check":       {"", "say what this machine lacks for a bed", check},
+		"beds":        {"", "list every bed on this machine", beds},
 		"leftovers":   {"", "list anything of a bed that is still on the host", leftovers},
 		"machine":     {"SPEC", "(internal) be a machine's first process", machineInit},
 		"import":      {"…", "(internal) import images on a node", importImages},

@@ -158,6 +158,20 @@ func (h Hierarchies) Exists(name string) []string {
 	return there
 }
 
+// Named lists the groups at the root of any hierarchy whose names begin like this.
+func (h Hierarchies) Named(prefix string) []string {
+	var names []string
+	for _, root := range append([]string{h.unified}, h.v1...) {
+		dirs, _ := filepath.Glob(filepath.Join(root, prefix+"*"))
+		for _, dir := range dirs {
+			if name := filepath.Base(dir); isDir(dir) && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
 // remove retries: the kernel frees a group a moment after its last process is gone.
 func remove(dir string) error {
 	var err error

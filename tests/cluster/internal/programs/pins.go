@@ -37,7 +37,7 @@ var All = []Program{
 	{Folder: "probe", Targets: map[string]string{"probe": ".", "pause": "./pause"}},
 	{Folder: "conformance", Test: true, Go127: true, Targets: map[string]string{"conformance.test": "."}},
 	{Folder: "otel", Tool: true, Targets: map[string]string{"otelcol": "."}},
-	{Folder: "prometheus", Tool: true, Tags: "netgo builtinassets", Targets: map[string]string{"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"}},
+	{Folder: "prometheus", Tool: true, Tags: "netgo remove_all_sd enable_kubernetes_sd", Targets: map[string]string{"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"}},
 	{Folder: "fortio", Tool: true, Targets: map[string]string{"fortio": "fortio.org/fortio"}},
 	{Folder: "grpcurl", Tool: true, Targets: map[string]string{"grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl"}},
 	{Folder: "h2spec", Tool: true, Targets: map[string]string{"h2spec": "github.com/summerwind/h2spec/cmd/h2spec"}},
