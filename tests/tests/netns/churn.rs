@@ -1,0 +1,142 @@
+//! Change under load: routes, labels, pods. No request fails by it.
+
+use crate::{PAIR, RETRIES, none_failed};
+use mesh_tests::{Mesh, eventually};
+use std::time::Duration;
+
+fn route(version: usize) -> String {
+    format!(
+        r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: server, namespace: shop}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: server, port: 80}}]
+  rules:
+  - backendRefs: [{{name: server, port: 80}}]
+    filters:
+    - type: ResponseHeaderModifier
+      responseHeaderModifier: {{set: [{{name: x-version, value: "{version}"}}]}}
+"#
+    )
+}
+
+#[test]
+fn a_hundred_route_changes_fail_no_request_and_each_is_soon_live() {
+    let mesh = Mesh::up(&format!("{PAIR}\n---\n{}", route(0))).unwrap();
+    let load = mesh.pod("shop/client").load(&["http", "http://server/", "--rate", "200"]).unwrap();
+    let other = mesh.pod("shop/client").load(&["http", "http://server/", "--rate", "50", "--h2"]).unwrap();
+    for version in 1..=100 {
+        mesh.write("mesh.yaml", &format!("{PAIR}\n---\n{}", route(version))).unwrap();
+        eventually(Duration::from_secs(5), || {
+            let outcome = mesh.pod("shop/client").request("http://server/")?;
+            anyhow::ensure!(
+                outcome.headers.get("x-version") == Some(&version.to_string()),
+                "version {version}: {outcome:?}"
+            );
+            Ok(())
+        })
+        .unwrap();
+    }
+    none_failed(&load.end().unwrap(), 100);
+    none_failed(&other.end().unwrap(), 50);
+}
+
+#[test]
+fn a_broken_edit_keeps_the_last_good_route_and_says_where() {
+    let mesh = Mesh::up(PAIR).unwrap();
+    mesh.write("route.yaml", &route(1)).unwrap();
+    let version = || mesh.pod("shop/client").request("http://server/").unwrap().headers.get("x-version").cloned();
+    eventually(Duration::from_secs(5), || {
+        anyhow::ensure!(version().as_deref() == Some("1"));
+        Ok(())
+    })
+    .unwrap();
+    mesh.write("route.yaml", &route(2).replace("port: 80}]", "port: eighty}]")).unwrap();
+    let problem = eventually(Duration::from_secs(5), || {
+        mesh.report()?
+            .problems
+            .into_iter()
+            .find(|p| p.file.ends_with("route.yaml"))
+            .ok_or_else(|| anyhow::anyhow!("no problem is told"))
+    })
+    .unwrap();
+    assert!(problem.line > 0 && problem.object.contains("server") && problem.field.contains("port"), "{problem:?}");
+    assert_eq!(version().as_deref(), Some("1"));
+    mesh.write("route.yaml", &route(3)).unwrap();
+    eventually(Duration::from_secs(5), || {
+        anyhow::ensure!(version().as_deref() == Some("3"));
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_running_pod_is_enrolled_and_released_by_its_label() {
+    let labelled = |label: &str| {
+        PAIR.replace(
+            "metadata: {name: outside}",
+            &format!("metadata: {{name: outside, labels: {{heddle.dev/mesh: {label}}}}}"),
+        )
+    };
+    let mesh = Mesh::up(PAIR).unwrap();
+    let reaches = || mesh.pod("outside/outsider").request("http://far.shop/").map(|o| o.status == Some(200));
+    assert!(!reaches().unwrap(), "an unmeshed pod reaches a strict one");
+    let before = mesh.report().unwrap().pods.iter().find(|p| p.name == "outsider").map(|p| p.restarts);
+    for (label, reached) in [("enabled", true), ("disabled", false), ("enabled", true)] {
+        mesh.write("mesh.yaml", &labelled(label)).unwrap();
+        eventually(Duration::from_secs(10), || {
+            anyhow::ensure!(reaches()? == reached, "label {label}: reached is not {reached}");
+            Ok(())
+        })
+        .unwrap();
+    }
+    assert_eq!(mesh.report().unwrap().pods.iter().find(|p| p.name == "outsider").map(|p| p.restarts), before);
+}
+
+#[test]
+fn a_pod_that_goes_and_comes_under_load_fails_no_request() {
+    let deployment = |replicas: usize| {
+        format!(
+            r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: crew, namespace: shop}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: crew}}}}
+  template:
+    metadata: {{labels: {{app: crew}}}}
+    spec:
+      serviceAccountName: server
+      containers: [{{name: main, image: heddle.dev/echo}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: crew, namespace: shop}}
+spec: {{selector: {{app: crew}}, ports: [{{port: 80, targetPort: 8080, appProtocol: http}}]}}
+"#
+        )
+    };
+    let mesh = Mesh::up(&format!("{PAIR}\n---\n{}", deployment(2))).unwrap();
+    let load = mesh.pod("shop/client").load(&["http", "http://crew/", "--rate", "100"]).unwrap();
+    for replicas in [5, 1, 4, 2] {
+        mesh.write("mesh.yaml", &format!("{PAIR}\n---\n{}", deployment(replicas))).unwrap();
+        eventually(Duration::from_secs(60), || {
+            let crew = mesh.report()?.pods.iter().filter(|p| p.owner == "crew" && p.ready).count();
+            anyhow::ensure!(crew == replicas, "{crew} of {replicas} are ready");
+            Ok(())
+        })
+        .unwrap();
+    }
+    none_failed(&load.end().unwrap(), 200);
+}
+
+#[test]
+fn retries_hide_an_endpoint_that_resets() {
+    let mesh = Mesh::up(&format!("{PAIR}\n---\n{RETRIES}")).unwrap();
+    // Both replicas fail every third request by a reset: a GET is repeated elsewhere.
+    let outcomes = mesh.pod("shop/client").requests("http://server/?every=3&fail=reset", 30).unwrap();
+    let failed: Vec<_> = outcomes.iter().filter(|o| o.status != Some(200)).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
