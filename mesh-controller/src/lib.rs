@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod authenticate;
+pub mod ca;
 pub mod inventory;
 pub mod plan;
 pub mod publish;
