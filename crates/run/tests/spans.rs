@@ -1,5 +1,4 @@
 //! Span export towards collectors that are there, and that are not.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mesh_run::spans::{Export, export};
 use opentelemetry::trace::{Span, Tracer, TracerProvider};

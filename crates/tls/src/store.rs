@@ -49,7 +49,7 @@ pub enum StoreFault {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
-        source: BadSvid,
+        source: Box<BadSvid>,
     },
 }
 
@@ -83,7 +83,7 @@ impl SvidStore {
         }
         let key = key.ok_or_else(|| corrupt("no key".into()))?;
         let svid = Svid::new(identity.clone(), chain, key, roots);
-        svid.map(Some).map_err(|source| StoreFault::Svid { path: path.clone(), source })
+        svid.map(Some).map_err(|source| StoreFault::Svid { path: path.clone(), source: source.into() })
     }
 
     /// Stores an SVID in place of an older one: whole or not at all.

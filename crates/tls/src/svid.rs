@@ -48,7 +48,7 @@ pub enum BadSvid {
         identity: Identity,
         /// Why.
         #[source]
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// Key and certificate do not belong together, or the key cannot be read.
     #[error("the key of the SVID of {identity}: {reason}")]
@@ -77,7 +77,7 @@ impl Svid {
         if roots.is_empty() {
             return Err(BadSvid::NoRoots(identity));
         }
-        let refused = |refusal| BadSvid::Refused { identity: identity.clone(), refusal };
+        let refused = |refusal| BadSvid::Refused { identity: identity.clone(), refusal: Box::new(refusal) };
         let rules = Rules::new(&roots, identity.trust_domain.clone()).map_err(refused)?;
         for side in [Side::Client, Side::Server] {
             rules.check(first, intermediates, UnixTime::now(), side, Some(&identity)).map_err(refused)?;

@@ -1,5 +1,4 @@
 //! The embedded authority: what it signs, what it refuses, what it keeps.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod forge;
 
