@@ -1,35 +1,37 @@
 //! Header: whether a request's headers meet a condition. It must not edit them.
 
 use crate::mesh::{HeaderMatch, TextMatch};
-use http::{HeaderMap, header::COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, header::COOKIE};
+use std::borrow::Cow;
 
 /// Whether the header is there and its value matches.
 pub(super) fn holds(condition: &HeaderMatch, headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(&condition.name).iter();
-    let Some(first) = lines.next() else { return false };
-    let Some(second) = lines.next() else { return matches(&condition.value, first.as_bytes()) };
-    // RFC 9110 §5.3: lines of one name are one list, joined by commas; RFC 9113 §8.2.3: cookie crumbs are joined by "; ".
-    let separator: &[u8] = if condition.name == COOKIE { b"; " } else { b"," };
-    let mut joined = first.as_bytes().to_vec();
-    for line in [second].into_iter().chain(lines) {
-        joined.extend_from_slice(separator);
-        joined.extend_from_slice(line.as_bytes());
+    let Some(value) = value(&condition.name, headers) else { return false };
+    match &condition.value {
+        TextMatch::Exact(text) => *text.as_bytes() == *value,
+        TextMatch::Regex(pattern) => std::str::from_utf8(&value).is_ok_and(|v| pattern.is_match(v)),
     }
-    matches(&condition.value, &joined)
 }
 
-fn matches(wanted: &TextMatch, value: &[u8]) -> bool {
-    match wanted {
-        TextMatch::Exact(text) => text.as_bytes() == value,
-        TextMatch::Regex(pattern) => std::str::from_utf8(value).is_ok_and(|v| pattern.is_match(v)),
+/// The value of a header, all its lines together; none: it is not there.
+pub(super) fn value<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<Cow<'a, [u8]>> {
+    let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let first = lines.next()?;
+    let Some(second) = lines.next() else { return Some(Cow::Borrowed(first)) };
+    // RFC 9110 §5.3: lines of one name are one list, joined by commas; RFC 9113 §8.2.3: cookie crumbs are joined by "; ".
+    let separator: &[u8] = if *name == COOKIE { b"; " } else { b"," };
+    let mut joined = first.to_vec();
+    for line in [second].into_iter().chain(lines) {
+        joined.extend_from_slice(separator);
+        joined.extend_from_slice(line);
     }
+    Some(Cow::Owned(joined))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::mesh::Pattern;
-    use http::{HeaderName, HeaderValue};
 
     fn check(lines: &[(&'static str, &str)], name: &'static str, value: TextMatch) -> bool {
         let mut headers = HeaderMap::new();

@@ -1,22 +1,27 @@
 //! Host: from a host name to what is most specific for it: its own name, then the longest wildcard, then anything. It must not know what it finds.
 
 use crate::{mesh::HostPattern, name::Text};
+use foldhash::fast::FixedState;
+use imbl::{GenericHashMap, shared_ptr::DefaultSharedPtr};
 
 /// Longest host name (RFC 1035 §2.3.4, as text). A longer one matches no pattern, so that a huge Host header costs nothing.
 pub const HOST_MAX: usize = 253;
 
+/// Host names to values. The keys come from config, not from requests, so that a fast hash without a secret does.
+type Names<T> = GenericHashMap<Text, T, FixedState, DefaultSharedPtr>;
+
 /// A map from optional host patterns, cheap to clone and to change in one place.
 #[derive(Clone, Debug)]
 pub(crate) struct HostIndex<T> {
-    exact: imbl::HashMap<Text, T>,
+    exact: Names<T>,
     /// Suffix after `*.` → value.
-    wildcard: imbl::HashMap<Text, T>,
+    wildcard: Names<T>,
     any: Option<T>,
 }
 
 impl<T> Default for HostIndex<T> {
     fn default() -> Self {
-        Self { exact: imbl::HashMap::new(), wildcard: imbl::HashMap::new(), any: None }
+        Self { exact: Names::default(), wildcard: Names::default(), any: None }
     }
 }
 
@@ -74,7 +79,9 @@ impl<T: Clone> HostIndex<T> {
     /// matching non-wildcard hostname. Characters in a matching hostname."
     pub(crate) fn find_map<'a, R>(&'a self, host: &str, mut ask: impl FnMut(&'a T) -> Option<R>) -> Option<R> {
         if !host.is_empty() && host.len() <= HOST_MAX {
-            if let Some(answer) = self.exact.get(host).and_then(&mut ask) {
+            if !self.exact.is_empty()
+                && let Some(answer) = self.exact.get(host).and_then(&mut ask)
+            {
                 return Some(answer);
             }
             if !self.wildcard.is_empty() {

@@ -2,8 +2,8 @@
 
 use super::{
     Matched, RequestHead,
+    candidates::{Candidate, Candidates},
     precedence::GrpcRank,
-    rules::{Candidate, Candidates},
 };
 use crate::{
     mesh::{PathMatch, TextMatch},

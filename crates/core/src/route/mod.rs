@@ -1,5 +1,6 @@
 //! Route tables: compiled routes of one frontend or one Gateway port, matched in Gateway API precedence. It must not know where requests come from.
 
+mod candidates;
 mod compile;
 mod header;
 mod host;

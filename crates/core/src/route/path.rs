@@ -1,28 +1,27 @@
 //! Path: prefixes by path element, from the longest that matches to the shortest. It must not know what they lead to.
 
 use crate::name::Text;
+use foldhash::fast::FixedState;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
-/// Elements of a path that are usually walked without allocating.
+/// Path elements up to which a lookup does not allocate.
 const USUAL_DEPTH: usize = 12;
 
-/// A tree of path elements. Its depth, and with it the cost of a lookup, is bounded by its prefixes, not by the request's path.
+/// Prefixes and what they lead to. The cost of a lookup is bounded by the depth of the prefixes, not by that of the request's path.
 #[derive(Debug)]
-pub(super) struct PrefixTree<T> {
-    /// The first is the root: the prefix `/`.
-    nodes: Vec<Node<T>>,
+pub(super) struct Prefixes<T> {
+    /// Trimmed prefix → value; the prefix `/` is the empty text. The keys come from config, so that a hash without a secret does.
+    values: HashMap<Text, T, FixedState>,
+    /// Bit n: there is a prefix of n elements. The last bit stands for all depths from 63 on.
+    depths: u64,
+    /// Elements of the deepest prefix.
+    deepest: usize,
 }
 
-#[derive(Debug)]
-struct Node<T> {
-    value: Option<T>,
-    children: HashMap<Text, u32>,
-}
-
-impl<T> Default for PrefixTree<T> {
+impl<T> Default for Prefixes<T> {
     fn default() -> Self {
-        Self { nodes: vec![Node { value: None, children: HashMap::new() }] }
+        Self { values: HashMap::default(), depths: 0, deepest: 0 }
     }
 }
 
@@ -31,30 +30,25 @@ pub(crate) fn trimmed(prefix: &str) -> &str {
     prefix.trim_end_matches('/')
 }
 
-impl<T: Default> PrefixTree<T> {
+fn depth_bit(depth: usize) -> u64 {
+    1 << depth.min(63)
+}
+
+impl<T: Default> Prefixes<T> {
     /// The value of a prefix, made if there is none.
     pub(super) fn entry(&mut self, prefix: &str) -> &mut T {
-        let mut at = 0;
-        let below_root = trimmed(prefix).strip_prefix('/');
-        for element in below_root.into_iter().flat_map(|p| p.split('/')) {
-            at = match self.nodes[at].children.get(element) {
-                Some(child) => *child as usize,
-                None => {
-                    let child = self.nodes.len();
-                    self.nodes.push(Node { value: None, children: HashMap::new() });
-                    self.nodes[at].children.insert(element.into(), child as u32);
-                    child
-                }
-            };
-        }
-        self.nodes[at].value.get_or_insert_default()
+        let prefix = trimmed(prefix);
+        let depth = prefix.bytes().filter(|b| *b == b'/').count();
+        self.depths |= depth_bit(depth);
+        self.deepest = self.deepest.max(depth);
+        self.values.entry(prefix.into()).or_default()
     }
 }
 
-impl<T> PrefixTree<T> {
+impl<T> Prefixes<T> {
     /// All values.
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.nodes.iter_mut().filter_map(|n| n.value.as_mut())
+        self.values.values_mut()
     }
 
     /// The first answer on the way from the longest prefix of `path` to the shortest.
@@ -62,15 +56,19 @@ impl<T> PrefixTree<T> {
     /// HTTPPathMatch: "Matches based on a URL path prefix split by `/`. … matching is case-sensitive and done on a path element by
     /// element basis." The prefix `/` matches whatever path there is, `*` of `OPTIONS *` included.
     pub(super) fn find_map<'a, R>(&'a self, path: &str, mut ask: impl FnMut(&'a T) -> Option<R>) -> Option<R> {
-        let root = &self.nodes[0];
-        let mut matching: SmallVec<[&T; USUAL_DEPTH]> = root.value.iter().collect();
-        let mut at = root;
-        for element in path.strip_prefix('/').into_iter().flat_map(|p| p.split('/')) {
-            let Some(child) = at.children.get(element) else { break };
-            at = &self.nodes[*child as usize];
-            matching.extend(&at.value);
+        if self.depths > 1 && path.starts_with('/') {
+            // Ends of the path's first 1, 2, … elements, where there are prefixes of as many.
+            let slashes = path.bytes().enumerate().skip(1).filter(|(_, b)| *b == b'/').map(|(at, _)| at);
+            let ends = slashes.chain([path.len()]).take(self.deepest);
+            let ends = ends.zip(1..).filter(|(_, depth)| self.depths & depth_bit(*depth) != 0).map(|(end, _)| end);
+            let ends: SmallVec<[usize; USUAL_DEPTH]> = ends.collect();
+            for end in ends.into_iter().rev() {
+                if let Some(answer) = self.values.get(&path[..end]).and_then(&mut ask) {
+                    return Some(answer);
+                }
+            }
         }
-        matching.into_iter().rev().find_map(&mut ask)
+        if self.depths & 1 == 0 { None } else { self.values.get("").and_then(ask) }
     }
 }
 
@@ -80,13 +78,13 @@ mod tests {
 
     #[test]
     fn prefixes_match_whole_elements_longest_first() {
-        let mut tree = PrefixTree::<String>::default();
+        let mut prefixes = Prefixes::<String>::default();
         for prefix in ["/", "/abc", "/abc/def/", "/x//y"] {
-            tree.entry(prefix).push_str(prefix);
+            prefixes.entry(prefix).push_str(prefix);
         }
         let matching = |path: &str| {
             let mut seen = Vec::new();
-            let none: Option<()> = tree.find_map(path, |v| {
+            let none: Option<()> = prefixes.find_map(path, |v| {
                 seen.push(v.as_str());
                 None
             });
@@ -111,10 +109,20 @@ mod tests {
     }
 
     #[test]
+    fn prefixes_deeper_than_the_mask_of_depths_are_found() {
+        let mut prefixes = Prefixes::<()>::default();
+        let deep = "/a".repeat(70);
+        prefixes.entry(&deep);
+        assert_eq!(prefixes.find_map(&format!("{deep}/b"), |_| Some(())), Some(()));
+        assert_eq!(prefixes.find_map(&"/a".repeat(69), |_| Some(())), None);
+        assert_eq!(prefixes.find_map(&"/a".repeat(30_000), |_| Some(())), Some(()));
+    }
+
+    #[test]
     fn without_a_root_value_unmatched_paths_find_nothing() {
-        let mut tree = PrefixTree::<()>::default();
-        tree.entry("/abc");
-        assert_eq!(tree.find_map("/abcd", |_| Some(())), None);
-        assert_eq!(tree.find_map("/abc", |_| Some(())), Some(()));
+        let mut prefixes = Prefixes::<()>::default();
+        prefixes.entry("/abc");
+        assert_eq!(prefixes.find_map("/abcd", |_| Some(())), None);
+        assert_eq!(prefixes.find_map("/abc", |_| Some(())), Some(()));
     }
 }

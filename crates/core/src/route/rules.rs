@@ -1,16 +1,17 @@
 //! Rules: the matches of all routes that share a host, indexed by path, so that a request meets few of them. It must not know hosts.
 
 use super::{
-    Bucket, CompiledRoute, CompiledRule, Matched, RequestHead, header,
+    Bucket, CompiledRoute, Matched, RequestHead,
+    candidates::{Candidate, Candidates},
     method::GrpcIndex,
-    path::{PrefixTree, trimmed},
+    path::{Prefixes, trimmed},
     precedence::Conditions,
-    query,
 };
 use crate::{
-    mesh::{HttpMatch, PathMatch, Pattern},
+    mesh::{PathMatch, Pattern},
     name::Text,
 };
+use foldhash::fast::FixedState;
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
 /// HTTPRouteRule.matches: "precedence must be given to the match having: 'Exact' path match. 'Prefix' path match with largest number of
@@ -19,9 +20,9 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 #[derive(Debug)]
 pub(crate) struct RuleIndex {
     routes: Vec<Arc<CompiledRoute>>,
-    exact: HashMap<Text, Candidates>,
+    exact: HashMap<Text, Candidates, FixedState>,
     regex: Vec<(Pattern, Candidate)>,
-    prefixes: PrefixTree<Candidates>,
+    prefixes: Prefixes<Candidates>,
     grpc: GrpcIndex,
 }
 
@@ -29,9 +30,9 @@ impl Bucket for RuleIndex {
     type Route = CompiledRoute;
 
     fn build(routes: Vec<Arc<CompiledRoute>>) -> Self {
-        let mut exact = HashMap::<Text, Candidates>::new();
+        let mut exact = HashMap::<Text, Candidates, FixedState>::default();
         let mut regex = Vec::new();
-        let mut prefixes = PrefixTree::<Candidates>::default();
+        let mut prefixes = Prefixes::<Candidates>::default();
         let mut grpc = GrpcIndex::default();
         let all = routes.iter().flat_map(|route| &route.rules);
         for candidate in all.flat_map(|rule| (0..rule.rule.matches.len()).map(|at| Candidate::new(rule.clone(), at))) {
@@ -76,60 +77,5 @@ impl RuleIndex {
             }
         }
         None
-    }
-}
-
-/// One match of one rule.
-#[derive(Clone, Debug)]
-pub(super) struct Candidate {
-    rule: Arc<CompiledRule>,
-    /// Index into the rule's matches.
-    at: usize,
-    /// Nothing but the path is asked.
-    bare: bool,
-}
-
-impl Candidate {
-    fn new(rule: Arc<CompiledRule>, at: usize) -> Self {
-        let bare = Conditions::of(&rule.rule.matches[at]).is_empty();
-        Self { rule, at, bare }
-    }
-
-    pub(super) fn condition(&self) -> &HttpMatch {
-        &self.rule.rule.matches[self.at]
-    }
-
-    /// Whether everything but the path holds.
-    pub(super) fn holds(&self, head: RequestHead<'_>) -> bool {
-        if self.bare {
-            return true;
-        }
-        let condition = self.condition();
-        condition.method.as_ref().is_none_or(|m| m == head.method)
-            && condition.headers.iter().all(|h| header::holds(h, head.headers))
-            && condition.query.iter().all(|q| query::holds(q, head.query))
-    }
-
-    pub(super) fn matched(&self) -> Matched<'_> {
-        Matched { rule: &self.rule, condition: self.condition() }
-    }
-}
-
-/// Matches with an equal path, in precedence.
-#[derive(Debug, Default)]
-pub(super) struct Candidates(Vec<Candidate>);
-
-impl Candidates {
-    pub(super) fn push(&mut self, candidate: Candidate) {
-        self.0.push(candidate);
-    }
-
-    /// Sorts by conditions; the order of pushing, which is age, settles ties.
-    pub(super) fn settle(&mut self) {
-        self.0.sort_by_key(|c| Conditions::of(c.condition()));
-    }
-
-    pub(super) fn find(&self, head: RequestHead<'_>) -> Option<Matched<'_>> {
-        self.0.iter().find(|c| c.holds(head)).map(Candidate::matched)
     }
 }

@@ -201,8 +201,15 @@ fn listeners() -> impl Strategy<Value = Vec<(Text, Option<HostPattern>)>> {
 }
 
 fn routes(grpc: bool) -> impl Strategy<Value = Vec<Arc<HttpRoute>>> {
-    let path = if grpc { grpc_path().boxed() } else { http_path().boxed() };
-    let rules = prop::collection::vec(prop::collection::vec(one_match(path, grpc), 1..4), 1..4);
+    routes_of(if grpc { grpc_path().boxed() } else { http_path().boxed() }, grpc, 1..4)
+}
+
+fn routes_of(
+    path: BoxedStrategy<PathMatch>,
+    grpc: bool,
+    rules: std::ops::Range<usize>,
+) -> impl Strategy<Value = Vec<Arc<HttpRoute>>> {
+    let rules = prop::collection::vec(prop::collection::vec(one_match(path, grpc), 1..4), rules);
     let hosts = prop::sample::subsequence(&PATTERNS[..], 0..3);
     let attachments = prop::collection::vec((prop_oneof![3 => Just(0usize), 1 => 1..4usize], hosts), 1..3);
     // Ages collide on purpose; names of which one is a prefix of the other, with the separator in between.
@@ -282,6 +289,14 @@ proptest! {
         requests in prop::collection::vec(request(false), 20..40),
     ) {
         check(listeners, routes, requests)?;
+    }
+
+    #[test]
+    fn many_matches_of_one_path_are_found_as_sorting_and_scanning_would(
+        routes in routes_of(Just(PathMatch::Prefix("/".into())).boxed(), false, 6..12),
+        requests in prop::collection::vec(request(false), 20..40),
+    ) {
+        check(vec![("l0".into(), None)], routes, requests)?;
     }
 
     #[test]
