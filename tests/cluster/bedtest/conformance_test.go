@@ -16,6 +16,7 @@ import (
 var byLuck = []string{"MeshBasic", "MeshHTTPRouteMatching", "MeshHTTPRouteNamedRule", "MeshHTTPRouteSimpleSameNamespace", "MeshTrafficSplit"}
 
 func TestTheSuiteWithNothingInstalledEndsInFailuresAndATable(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, "nothing")
 	dir := t.TempDir()
 	out, err := b.try("conformance", "--bare", "--out", dir)

@@ -27,6 +27,7 @@ func cycles(t *testing.T) int {
 }
 
 func TestABedComesAndGoesWithoutATrace(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, "cycle")
 	for i := range cycles(t) {
 		began := time.Now()
@@ -64,6 +65,7 @@ func TestABedThatIsKilledWhileComingUpLeavesNothing(t *testing.T) {
 }
 
 func TestTheNextUpClearsWhatACrashLeft(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, "crashed")
 	command := b.command("up")
 	if err := command.Start(); err != nil {
@@ -81,6 +83,7 @@ func TestTheNextUpClearsWhatACrashLeft(t *testing.T) {
 }
 
 func TestTwoBedsLiveSideBySideAndOneIsDual(t *testing.T) {
+	t.Parallel()
 	one, two := newBed(t, "left"), newBed(t, "right")
 	one.must("up", "--nodes", "1")
 	two.must("up", "--dual", "--nodes", "1")

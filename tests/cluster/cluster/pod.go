@@ -47,6 +47,17 @@ spec:
 	return pod
 }
 
+// PodOn is the running pod with a label on a node; there must be just one.
+func (c *Cluster) PodOn(namespace, selector, node string) Pod {
+	c.t.Helper()
+	names := strings.Fields(c.Kubectl("-n", namespace, "get", "pods", "-l", selector,
+		"--field-selector", "spec.nodeName="+node+",status.phase=Running", "-o", "jsonpath={.items[*].metadata.name}"))
+	if len(names) != 1 {
+		c.t.Fatalf("pods %s on %s: %v, want one", selector, node, names)
+	}
+	return Pod{Namespace: namespace, Name: names[0], c: c}
+}
+
 func onNode(node string) string {
 	if node == "" {
 		return "enableServiceLinks: false"

@@ -37,21 +37,13 @@ type Builder struct {
 }
 
 // Ensure builds what is missing of the wanted sets (all that a bed needs if none is named) and returns
-// where they are. Two at once wait for one another.
+// where they are. Two that want the same wait for one another.
 func (b Builder) Ensure(wanted ...string) (Built, error) {
 	built := Built{Bin: filepath.Join(b.Home, "bin"), Images: filepath.Join(b.Home, "images")}
 	for _, dir := range []string{built.Bin, built.Images, filepath.Join(b.Home, "programs")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return built, err
 		}
-	}
-	lock, err := os.OpenFile(filepath.Join(b.Home, "build.lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return built, err
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return built, err
 	}
 	for _, program := range All {
 		if (len(wanted) == 0 && program.Tool) || (len(wanted) > 0 && !contains(wanted, program.Folder)) {
@@ -67,15 +59,31 @@ func (b Builder) Ensure(wanted ...string) (Built, error) {
 			}
 		}
 	}
-	if len(wanted) == 0 {
-		if err := b.renderCRDs(built); err != nil {
-			return built, err
-		}
-		if err := b.baseImages(built); err != nil {
-			return built, err
-		}
+	if len(wanted) > 0 {
+		return built, nil
 	}
-	return built, nil
+	unlock, err := b.lock("images")
+	if err != nil {
+		return built, err
+	}
+	defer unlock()
+	if err := b.renderCRDs(built); err != nil {
+		return built, err
+	}
+	return built, b.baseImages(built)
+}
+
+// lock keeps two builders from doing the same work at once; a bed whose programs are there waits for none.
+func (b Builder) lock(what string) (func(), error) {
+	file, err := os.OpenFile(filepath.Join(b.Home, "programs", "."+what+".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return func() { file.Close() }, nil
 }
 
 func (b Builder) ensure(program Program) (string, error) {
@@ -84,6 +92,14 @@ func (b Builder) ensure(program Program) (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(b.Home, "programs", program.Folder+"-"+key)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	unlock, err := b.lock(program.Folder)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
@@ -269,7 +285,7 @@ func link(target, name string) error {
 	if now, err := os.Readlink(name); err == nil && now == target {
 		return nil
 	}
-	fresh := name + ".new"
+	fresh := fmt.Sprintf("%s.%d.new", name, os.Getpid())
 	_ = os.Remove(fresh)
 	if err := os.Symlink(target, fresh); err != nil {
 		return err

@@ -1,5 +1,6 @@
 // Command probe is both ends of a test's traffic, in pods: `probe serve` answers HTTP and says who it is,
-// `probe get` asks once and prints what came back as JSON, `probe api` asks the API server. It needs no shell and no libraries.
+// `probe get` asks once and prints what came back as JSON, `probe api` asks the API
+// server, `probe files` lists a folder. It needs no shell and no libraries.
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -38,8 +40,10 @@ func main() {
 		get(os.Args[2:])
 	case "api":
 		api(os.Args[2:])
+	case "files":
+		files(os.Args[2])
 	default:
-		fail("probe serve|get|api, not " + os.Args[1])
+		fail("probe serve|get|api|files, not " + os.Args[1])
 	}
 }
 
@@ -138,6 +142,25 @@ func api(args []string) {
 	}
 	fmt.Println(string(text))
 }
+
+// files lists a folder: each name, and for a mounted namespace the word "namespace".
+func files(dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		fail(err.Error())
+	}
+	for _, entry := range entries {
+		var stat syscall.Statfs_t
+		kind := ""
+		if err := syscall.Statfs(dir+"/"+entry.Name(), &stat); err == nil && stat.Type == namespaceMagic {
+			kind = " namespace"
+		}
+		fmt.Println(entry.Name() + kind)
+	}
+}
+
+// namespaceMagic is NSFS_MAGIC of linux/magic.h.
+const namespaceMagic = 0x6e736673
 
 func fail(text string) {
 	fmt.Fprintln(os.Stderr, text)
