@@ -1,9 +1,12 @@
 //! The controller: objects in, plan, per-node config and statuses out. It must not see pod traffic.
 
 pub mod api;
+pub mod app;
 pub mod authenticate;
 pub mod ca;
 pub mod inventory;
 pub mod plan;
 pub mod publish;
+pub mod settings;
 pub mod source;
+pub mod status;

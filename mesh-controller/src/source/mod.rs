@@ -1,5 +1,8 @@
 //! Sources: where objects come from, and the one form in which all of them say what changed. It must not judge meaning across objects.
 
+pub mod admission;
+pub mod folder;
+
 use mesh_core::name::Text;
 use serde::Serialize;
 use serde_json::Value;

@@ -5,9 +5,12 @@ use crate::publish::mesh::attachments;
 use mesh_core::{
     mesh::{Attachment, Scope},
     name::Text,
-    node::Resource,
+    node::{Resource, ResourceId},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Any pod may call any Service, so a node needs all workloads, Services, endpoints and policies, and all producer routes; of the
 /// consumer routes only those of namespaces that have a meshed pod here.
@@ -52,11 +55,16 @@ impl NodeSlice {
             }
         }
         // Namespaces that got their first or lost their last pod here: their consumer routes come or go.
+        let changed: BTreeSet<&ResourceId> = match self.locals.keys().eq(before.keys()) {
+            true => return touched,
+            false => changes.iter().map(|c| &c.id).collect(),
+        };
         let came = self.locals.keys().filter(|namespace| !before.contains_key(*namespace));
         let went = before.keys().filter(|namespace| !self.locals.contains_key(*namespace));
         for id in came.chain(went).flat_map(|namespace| mesh.consumer_routes(namespace)) {
             let Some(entry) = mesh.entry(id) else { continue };
-            if touched.contains_key(id) {
+            // What changed itself was judged above, by what it was before.
+            if changed.contains(id) {
                 continue;
             }
             match (needs(&before, &entry.resource), needs(&self.locals, &entry.resource)) {

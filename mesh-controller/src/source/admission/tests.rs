@@ -1,0 +1,104 @@
+//! Admission: what an API server fills in for core kinds, and names it would refuse.
+
+use super::*;
+use serde_json::json;
+
+fn admitted(mut object: Value) -> Value {
+    assert!(matches!(admit(&mut object), Ok(Admitted::Yes(_))), "{object}: {:?}", admit(&mut object.clone()));
+    object
+}
+
+fn flaws(mut object: Value) -> Vec<String> {
+    match admit(&mut object) {
+        Err(denied) => denied.flaws.into_iter().map(|f| format!("{} {}", f.field, f.reason)).collect(),
+        Ok(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn core_kinds_get_the_defaults_of_an_api_server() {
+    let service = admitted(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"},
+        "spec": {"ports": [{"port": 80}]}}));
+    assert_eq!(service["metadata"]["namespace"], "default");
+    assert_eq!(
+        service["spec"],
+        json!({"type": "ClusterIP", "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]})
+    );
+    let pod = admitted(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "n"},
+        "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 1}]}]}}));
+    assert_eq!(pod["spec"]["serviceAccountName"], "default");
+    let slice =
+        admitted(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "a"},
+        "addressType": "IPv6", "ports": [{"port": 1}], "endpoints": [{"addresses": ["fd00::1"]}]}));
+    assert_eq!(slice["ports"], json!([{"port": 1, "protocol": "TCP", "name": ""}]));
+}
+
+#[test]
+fn names_and_labels_follow_the_rules_of_the_api() {
+    let namespace = |metadata: Value| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+    assert_eq!(flaws(namespace(json!({}))), ["metadata.name is required"]);
+    assert_eq!(flaws(namespace(json!({"name": 7}))), ["metadata.name must be a string"]);
+    assert_eq!(
+        flaws(namespace(json!({"name": "a.b", "labels": {"heddle.dev/mesh": true, "-x": "ok", "y": "no no"}}))),
+        [
+            "metadata.name \"a.b\" must consist of lower case letters, digits and '-', at most 63",
+            "metadata.labels.-x \"-x\" is not a label name",
+            "metadata.labels.heddle.dev/mesh must be a string, not true (quote it)",
+            "metadata.labels.y \"no no\" is not a label value",
+        ]
+    );
+    assert_eq!(
+        flaws(json!({"apiVersion": "gateway.networking.k8s.io/v9", "kind": "HTTPRoute", "metadata": {"name": "a"}})),
+        ["apiVersion gateway.networking.k8s.io/v9 is not a version of HTTPRoute that is served"]
+    );
+    assert_eq!(flaws(json!([1])), [" is not an object"]);
+}
+
+#[test]
+fn arbitrary_objects_never_panic() {
+    use proptest::prelude::*;
+    // Any JSON below the fields that admission walks through.
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-zA-Z0-9/%.*-]{0,8}".prop_map(Value::from)
+    ];
+    let any = leaf.prop_recursive(4, 32, 4, |inner| {
+        let field = prop::sample::select(vec![
+            "spec",
+            "rules",
+            "matches",
+            "path",
+            "ports",
+            "listeners",
+            "tls",
+            "filters",
+            "type",
+            "backendRefs",
+            "requestMirror",
+            "data",
+            "containers",
+            "endpoints",
+            "addresses",
+            "parentRefs",
+            "labels",
+            "name",
+        ]);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map(field.prop_map(str::to_owned), inner, 0..4)
+                .prop_map(|m| Value::Object(m.into_iter().collect())),
+        ]
+    });
+    let kind = prop::sample::select(Kind::ALL.to_vec());
+    proptest!(|(kind in kind, body in any, metadata in prop::option::of(Just(json!({"name": "a"}))))| {
+        let mut object = if body.is_object() { body } else { json!({ "spec": body }) };
+        object["apiVersion"] = kind.api_version().into();
+        object["kind"] = kind.as_str().into();
+        if let Some(metadata) = metadata {
+            object["metadata"] = metadata;
+        }
+        let _ = admit(&mut object);
+    });
+}

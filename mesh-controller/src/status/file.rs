@@ -1,0 +1,74 @@
+//! The status file: written whole and atomically after each change. It must not write for every one of many changes that come at once.
+
+use super::Statuses;
+use crate::source::Problem;
+use parking_lot::Mutex;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::sync::Notify;
+
+/// How long changes are gathered: a reader sees them within this and the time of one write.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// What is to be written, and where. The planner changes it; one task writes.
+#[derive(Debug)]
+pub struct StatusFile {
+    path: PathBuf,
+    content: Mutex<(Statuses, Vec<Problem>)>,
+    changed: Notify,
+}
+
+impl StatusFile {
+    /// Goes on with the times of the file that is there.
+    pub fn open(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let statuses = Statuses::resume(&fs::read_to_string(&path).unwrap_or_default());
+        Self { path, content: Mutex::new((statuses, Vec::new())), changed: Notify::new() }
+    }
+
+    /// Changes the content and has it written.
+    pub fn change(&self, edit: impl FnOnce(&mut Statuses, &mut Vec<Problem>)) {
+        {
+            let (statuses, problems) = &mut *self.content.lock();
+            edit(statuses, problems);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Problems as they are now.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.content.lock().1.clone()
+    }
+
+    /// Writes whenever something changed, for ever. A write that fails is reported and tried again at the next change.
+    pub async fn keep(&self) {
+        loop {
+            self.changed.notified().await;
+            tokio::time::sleep(GATHER).await;
+            if let Err(e) = self.write() {
+                tracing::error!("status file {}: cannot be written: {e}", self.path.display());
+            }
+        }
+    }
+
+    /// Writes now.
+    pub fn write(&self) -> io::Result<()> {
+        let document = {
+            let (statuses, problems) = &*self.content.lock();
+            statuses.document(problems)
+        };
+        replace(&self.path, &serde_json::to_vec(&document)?)
+    }
+}
+
+/// A reader sees the old file or the new one, never half of one.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().ok_or_else(|| io::Error::other("is not a file name"))?.to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    fs::write(&new, bytes)?;
+    fs::rename(&new, path)
+}

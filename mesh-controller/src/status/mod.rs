@@ -1,0 +1,92 @@
+//! Statuses: what the planner says of each object, with the times that the API asks for and beside what others say. It must not decide what a status says.
+
+mod file;
+mod merge;
+
+pub use file::StatusFile;
+
+use crate::{
+    inventory::{Key, Kind},
+    plan::status::Status,
+    source::Problem,
+};
+use mesh_core::name::NsName;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// The statuses of all our objects as they are to be written.
+#[derive(Debug, Default)]
+pub struct Statuses {
+    /// What we say, with times.
+    ours: BTreeMap<Key, Entry>,
+    /// What a former run of this controller said; for its times.
+    former: BTreeMap<Key, Value>,
+    /// `.status` as the source has it, with what other controllers say.
+    observed: BTreeMap<Key, Value>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    generation: i64,
+    status: Value,
+}
+
+impl Statuses {
+    /// Goes on with the times of a former run, from what it wrote. What cannot be read is as if it had not been: times begin anew.
+    pub fn resume(document: &str) -> Self {
+        let document: Value = serde_json::from_str(document).unwrap_or_default();
+        let objects = document["objects"].as_array().map_or(&[][..], Vec::as_slice);
+        let read = |object: &Value| {
+            let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+            let kind = Kind::of(&text("apiVersion"), &text("kind"))?;
+            Some((Key::new(kind, NsName::new(text("namespace"), text("name"))), object["status"].clone()))
+        };
+        Self { former: objects.iter().filter_map(read).collect(), ..Self::default() }
+    }
+
+    /// The source shows an object with this `.status`; none: it is gone.
+    pub fn observe(&mut self, key: &Key, status: Option<&Value>) {
+        match status.filter(|status| !status.is_null()) {
+            Some(status) => self.observed.insert(key.clone(), status.clone()),
+            None => self.observed.remove(key),
+        };
+    }
+
+    /// The planner's new statuses, at `now` (RFC 3339).
+    pub fn apply(&mut self, changed: &BTreeMap<Key, Option<Arc<Status>>>, now: &str) {
+        for (key, status) in changed {
+            let Some(status) = status else {
+                self.ours.remove(key);
+                continue;
+            };
+            let before = self.ours.get(key).map(|e| &e.status).or(self.former.get(key)).unwrap_or(&Value::Null);
+            let others = self.observed.get(key).unwrap_or(&Value::Null);
+            let merged = merge::merge(status.to_json(), before, others, now);
+            self.former.remove(key);
+            self.ours.insert(key.clone(), Entry { generation: status.generation, status: merged });
+        }
+    }
+
+    /// The status of an object.
+    pub fn status(&self, key: &Key) -> Option<&Value> {
+        self.ours.get(key).map(|entry| &entry.status)
+    }
+
+    /// The document that `--status-file` holds.
+    pub fn document(&self, problems: &[Problem]) -> Value {
+        let object = |(key, entry): (&Key, &Entry)| {
+            json!({
+                "apiVersion": key.kind.api_version(),
+                "kind": key.kind.as_str(),
+                "namespace": &*key.name.namespace,
+                "name": &*key.name.name,
+                "generation": entry.generation,
+                "status": entry.status,
+            })
+        };
+        json!({ "objects": self.ours.iter().map(object).collect::<Value>(), "problems": problems })
+    }
+}
+
+#[cfg(test)]
+mod tests;
