@@ -264,11 +264,7 @@ fn run_example(common: &Common) -> Result<u8> {
             println!("ready after {:.1} s", started.elapsed().as_secs_f32());
             for gateway in &report.gateways {
                 for (port, address) in &gateway.ports {
-                    println!(
-                        "Gateway {} port {port}: http{}://{address}",
-                        gateway.name,
-                        if *port == 443 { "s" } else { "" }
-                    );
+                    println!("Gateway {} port {port} is at {address} on this machine", gateway.name);
                 }
             }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -102,6 +102,8 @@ pub struct Expect {
     pub attempts: Option<u64>,
     /// Tries of all requests together, at least.
     pub attempts_at_least: Option<u64>,
+    /// As above, at most.
+    pub attempts_at_most: Option<u64>,
     /// Identities; an empty text means none.
     pub client: Option<String>,
     /// As above.
@@ -261,9 +263,12 @@ pub fn check(expect: &Expect, answers: &[Answer]) -> Vec<String> {
         let got = count(answers.iter().filter(|a| !a.owner.is_empty()).map(|a| a.owner.clone()));
         must(&got == owners, format!("answered by {got:?} instead of {owners:?}"));
     }
+    let tries: u64 = answers.iter().filter_map(|a| a.seen.as_ref()).map(|s| s.attempts).sum();
     if let Some(least) = expect.attempts_at_least {
-        let got: u64 = answers.iter().filter_map(|a| a.seen.as_ref()).map(|s| s.attempts).sum();
-        must(got >= least, format!("{got} tries in all instead of at least {least}"));
+        must(tries >= least, format!("{tries} tries in all instead of at least {least}"));
+    }
+    if let Some(most) = expect.attempts_at_most {
+        must(tries <= most, format!("{tries} tries in all instead of at most {most}"));
     }
     for answer in answers {
         let outcome = &answer.outcome;
@@ -297,7 +302,7 @@ pub fn check(expect: &Expect, answers: &[Answer]) -> Vec<String> {
             must(got == *value, format!("the pod saw {pointer} = {got} instead of {value}"));
         }
         if let Some(part) = &expect.body {
-            must(outcome.body.contains(part), format!("the body does not contain {part:?}: {}", outcome.body.trim()));
+            must(outcome.body.contains(part), format!("the body does not contain {part:?}: {}", short(&outcome.body)));
         }
         let seen = answer.seen.clone().unwrap_or_default();
         let texts = [
@@ -317,6 +322,11 @@ pub fn check(expect: &Expect, answers: &[Answer]) -> Vec<String> {
         }
     }
     failures
+}
+
+/// The start of a body, for a message.
+fn short(body: &str) -> String {
+    body.trim().chars().take(120).collect()
 }
 
 fn count<T: Ord>(items: impl Iterator<Item = T>) -> BTreeMap<T, usize> {

@@ -68,7 +68,7 @@ impl Paths {
     fn make(options: &Options) -> Result<Self> {
         let state = RuntimeDir::at(&options.runtime).state();
         let logs = options.logs.clone().unwrap_or_else(|| state.join("logs"));
-        for dir in ["netns", "pods", "cni/bin", "live", "run", "controller", "ipam", "access", "proxy"] {
+        for dir in ["netns", "pods", "cni/bin", "live", "run", "run/controller", "ipam", "access", "proxy"] {
             fs::create_dir_all(state.join(dir))?;
         }
         fs::create_dir_all(&logs).with_context(|| format!("{}", logs.display()))?;
@@ -302,7 +302,7 @@ fn proxy(
         "--controller".into(),
         format!("https://{SUPERVISOR}:{CONTROLLER_PORT}"),
         "--controller-ca".into(),
-        paths.at("controller/ca.crt").display().to_string(),
+        paths.at("run/controller/ca.crt").display().to_string(),
         "--token-file".into(),
         token_file.display().to_string(),
         "--state-dir".into(),
@@ -343,7 +343,7 @@ async fn start_mesh(
         "--folder".into(),
         paths.at("live").display().to_string(),
         "--state".into(),
-        paths.at("controller").display().to_string(),
+        paths.at("run/controller").display().to_string(),
         "--listen".into(),
         format!("{SUPERVISOR}:{CONTROLLER_PORT}"),
         "--admin".into(),
@@ -354,7 +354,7 @@ async fn start_mesh(
         paths.at("run/status.json").display().to_string(),
     ];
     programs.start(Program { name: "controller".into(), argv: argv.into(), netns: None })?;
-    let root = paths.at("controller/ca.crt");
+    let root = paths.at("run/controller/ca.crt");
     let waited = tokio::time::timeout(CONTROLLER_START, async {
         while !root.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
