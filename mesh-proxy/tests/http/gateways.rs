@@ -1,0 +1,1 @@
+//! Gateways: listeners, TLS, streams and live changes.

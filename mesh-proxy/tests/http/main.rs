@@ -1,0 +1,9 @@
+//! Requests through a whole proxy in one process: real applications on loopback, clients over in-memory connections. It must not need privileges.
+
+mod app;
+mod filters;
+mod gateways;
+mod mesh;
+mod retries;
+mod server;
+mod world;

@@ -1,0 +1,160 @@
+//! Requests between two meshed pods: native HTTP/2 over mTLS, delivered to an application.
+
+use crate::{
+    app::{App, Reply},
+    world::{World, identity, pod, read, rule},
+};
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use mesh_core::{decide::HBONE_PORT, mesh::*, name::NsName, node::Resource};
+use mesh_proxy::{inbound, local::Local};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tokio_util::sync::CancellationToken;
+
+/// A meshed pod `shop/NAME` at a loopback address with an application on port 8080, and its proxy on :15008.
+async fn meshed(
+    world: &World,
+    name: &str,
+    address: &str,
+    answer: impl Fn(usize, &crate::app::Seen) -> Reply + Send + Sync + 'static,
+) -> App {
+    let address: IpAddr = address.parse().unwrap();
+    let app = App::at(SocketAddr::new(address, 8080), answer).await;
+    let workload = pod(name, address);
+    world.apply([Resource::Workload(workload.clone())]);
+    for who in ["client", name] {
+        world.shared.trust.svids().ensure(&identity(who));
+        world.shared.trust.svids().obtained(&identity(who)).await;
+    }
+    let local = Local::new(workload, None, 100);
+    let listener = TcpListener::bind(SocketAddr::new(address, HBONE_PORT)).await.unwrap();
+    let shared = world.shared.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, peer)) = listener.accept().await {
+            let permit = local.connection().unwrap();
+            tokio::spawn(inbound::mesh(stream, peer, local.clone(), shared.clone(), CancellationToken::new(), permit));
+        }
+    });
+    app
+}
+
+#[tokio::test]
+async fn a_request_crosses_the_mesh_and_both_sides_tell_of_it() {
+    let world = World::new();
+    let app = meshed(&world, "cart", "127.0.7.1", |_, s| Reply::text(format!("{:?}", s.head.version))).await;
+    world.service("cart", AppProtocol::Http, &[]);
+    world.endpoint("cart", app.address, Some(NsName::new("shop", "cart")));
+    let spoofed = Request::get("/a?b").header("heddle-destination", "127.0.0.1:1").body(Bytes::new()).unwrap();
+    assert_eq!(read(world.send("cart", spoofed).await).await, (200, "HTTP/1.1".into()));
+    app.saw(0, |s| {
+        assert_eq!(s.head.uri, "/a?b");
+        assert_eq!(s.head.headers["host"], "client.example");
+        assert!(s.head.headers.keys().all(|k| !k.as_str().starts_with("heddle-")), "our headers are taken off");
+    });
+    let out = world.line(|l| l["direction"] == "outbound").await;
+    let inward = world.line(|l| l["direction"] == "inbound" && l["kind"] == "request").await;
+    for line in [&out, &inward] {
+        assert_eq!(line["source"]["identity"], "spiffe://cluster.local/ns/shop/sa/client");
+        assert_eq!(line["destination"]["identity"], "spiffe://cluster.local/ns/shop/sa/cart");
+        assert_eq!(line["tls"], "TLSv1.3");
+        assert_eq!(line["bytes_out"], 8);
+    }
+    assert_eq!((&out["trace_id"], &out["request_id"]), (&inward["trace_id"], &inward["request_id"]));
+    assert_eq!(inward["destination"]["workload"], "shop/cart");
+}
+
+#[tokio::test]
+async fn streams_of_any_size_pass_with_flow_control_and_trailers() {
+    let world = World::new();
+    let app = meshed(&world, "grpc", "127.0.7.2", |_, _| Reply::default()).await;
+    world.service("grpc", AppProtocol::Grpc, &[]);
+    world.endpoint("grpc", app.address, Some(NsName::new("shop", "grpc")));
+    let mut client = world.http2("grpc").await;
+    let (send, frames) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(1);
+    let body = StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(frames));
+    let request = Request::post("http://grpc/echo").header("content-type", "application/grpc").body(body).unwrap();
+    // The response head comes before the request has ended: both directions are open at once.
+    send.send(Ok(Frame::data(Bytes::from_static(b"first")))).await.unwrap();
+    let mut response = client.send_request(request).await.unwrap().into_body();
+    assert_eq!(response.frame().await.unwrap().unwrap().into_data().unwrap(), "first");
+    const CHUNKS: usize = 200;
+    let sending = async {
+        for i in 0..CHUNKS {
+            send.send(Ok(Frame::data(Bytes::from(vec![i as u8; 20_000])))).await.unwrap();
+        }
+        let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+        send.send(Ok(Frame::trailers(trailers))).await.unwrap();
+        drop(send);
+    };
+    let (received, ()) = tokio::join!(response.collect(), sending);
+    let received = received.unwrap();
+    assert_eq!(received.trailers().unwrap()["grpc-status"], "0");
+    let bytes = received.to_bytes();
+    assert_eq!(bytes.len(), CHUNKS * 20_000);
+    assert!((0..CHUNKS).all(|i| bytes[i * 20_000] == i as u8));
+    for direction in ["outbound", "inbound"] {
+        let line = world.line(|l| l["direction"] == direction && l["kind"] == "request").await;
+        let whole = (CHUNKS * 20_000 + 5) as u64;
+        assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&whole.into(), &whole.into()), "{direction}");
+        assert_eq!((&line["grpc_status"], &line["fault"]), (&0.into(), &serde_json::Value::Null), "{direction}");
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_crosses_the_mesh_in_a_tunnel() {
+    let world = World::new();
+    let app = meshed(&world, "chat", "127.0.7.3", |_, _| Reply::default()).await;
+    world.service("chat", AppProtocol::WebSocket, &[]);
+    world.endpoint("chat", app.address, Some(NsName::new("shop", "chat")));
+    let mut io = world.connect("chat");
+    io.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await.unwrap();
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        read.push(io.read_u8().await.unwrap());
+    }
+    assert!(read.starts_with(b"HTTP/1.1 101"));
+    io.write_all(b"ping").await.unwrap();
+    let mut echoed = [0; 4];
+    io.read_exact(&mut echoed).await.unwrap();
+    assert_eq!(&echoed, b"ping");
+    drop(io);
+    let line = world.line(|l| l["status"] == 101).await;
+    assert_eq!((&line["tls"], &line["bytes_out"]), (&"TLSv1.3".into(), &4.into()));
+}
+
+#[tokio::test]
+async fn an_application_that_does_not_listen_is_a_fault_that_the_client_can_retry_elsewhere() {
+    let world = World::new();
+    let good = meshed(&world, "good", "127.0.7.4", |_, _| Reply::text("good")).await;
+    // The pod is in the mesh, but nothing serves on port 8081.
+    world.service("pay", AppProtocol::Http, &[]);
+    world.endpoint("pay", SocketAddr::new(good.address.ip(), 8081), Some(NsName::new("shop", "good")));
+    let (status, text) = world.get("pay", "/").await;
+    assert_eq!((status, text.as_str()), (503, "connect_failed"));
+    world.endpoint("pay", good.address, Some(NsName::new("shop", "good")));
+    let retry = Some(Retry { attempts: 1, codes: vec![503], backoff: Some(Duration::from_millis(1)) });
+    world.route("pay", [HttpRule { retry, ..rule(&[("pay", 1)]) }]);
+    for _ in 0..10 {
+        assert_eq!(world.get("pay", "/").await, (200, "good".into()));
+    }
+}
+
+#[tokio::test]
+async fn without_a_certificate_nothing_is_sent_in_plaintext() {
+    let world = World::new();
+    let app = App::named("cart").await;
+    world.apply([Resource::Workload(pod("cart", app.address.ip()))]);
+    world.service("cart", AppProtocol::Http, &[]);
+    world.endpoint("cart", app.address, Some(NsName::new("shop", "cart")));
+    assert_eq!(world.get("cart", "/").await, (503, "no_identity".into()));
+    assert_eq!(app.hits(), 0);
+}
