@@ -15,4 +15,4 @@ pub mod route;
 pub mod snapshot;
 
 #[cfg(test)]
-mod fixture;
+mod tests;

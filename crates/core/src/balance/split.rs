@@ -109,7 +109,10 @@ fn golden_stride(total: u64) -> u64 {
 }
 
 fn largest_quotient(a: u64, b: u64) -> u64 {
-    if a == 0 { 0 } else { (b / a).max(largest_quotient(b % a, a)) }
+    match b.checked_div(a) {
+        Some(quotient) => quotient.max(largest_quotient(b % a, a)),
+        None => 0,
+    }
 }
 
 fn gcd(a: u64, b: u64) -> u64 {

@@ -1,7 +1,7 @@
 //! What is decided of connections, in sentences.
 
 use super::*;
-use crate::{fixture::*, mesh::EndpointHealth::Ready, mesh::RouteKind, node::Resource};
+use crate::{mesh::EndpointHealth::Ready, mesh::RouteKind, node::Resource, tests::fixture::*};
 
 const PLAIN: &str = "203.0.113.9";
 

@@ -125,7 +125,7 @@ fn a_plain_sandbox_after_a_restart_follows_the_config() {
 
 #[test]
 fn a_record_of_another_uid_says_nothing_of_this_pod() {
-    let w = crate::fixture::pod("x/a", &[]);
+    let w = crate::tests::fixture::pod("x/a", &[]);
     assert_eq!(Says::of(Some(&w), "uid-x/a"), Says::Meshed);
     assert_eq!(Says::of(Some(&w), ""), Says::Meshed);
     assert_eq!(Says::of(Some(&w), "other"), Says::Unknown);

@@ -54,11 +54,14 @@ pub(super) struct Candidates {
     by_header: Option<Box<HeaderIndex>>,
 }
 
+/// Header value → positions, ascending.
+type ByValue = HashMap<Box<[u8]>, Vec<u32>, FixedState>;
+
 /// Positions in the list by the first exact header condition.
 #[derive(Debug, Default)]
 struct HeaderIndex {
-    /// Header name → value → positions, ascending.
-    headers: HashMap<HeaderName, HashMap<Box<[u8]>, Vec<u32>, FixedState>, FixedState>,
+    /// Header name → its values.
+    headers: HashMap<HeaderName, ByValue, FixedState>,
     /// Positions of those without such a condition, ascending.
     others: Vec<u32>,
 }

@@ -1,6 +1,6 @@
 //! Precedence against a reference that sorts everything by the specification and scans, and single sentences of it.
 
-use crate::{fixture::*, mesh::*, name::Text, route::RequestHead};
+use crate::{mesh::*, name::Text, route::RequestHead, tests::fixture::*};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 use std::{cmp::Reverse, sync::Arc};

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::{
-    fixture::*,
     mesh::{AppProtocol, BackendTarget, EndpointHealth, EndpointHealth::*, ListenerProtocol, RouteKind},
     node::{NodeConfig, Resource, ResourceId},
     route::Aged,
+    tests::fixture::*,
 };
 use proptest::prelude::*;
 use std::time::Instant;
