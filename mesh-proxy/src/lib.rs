@@ -1,5 +1,6 @@
 //! The node proxy and the ingress proxy: takes traffic, proves who speaks, decides with `mesh-core`, carries bytes. It must not know Kubernetes.
 
+pub mod app;
 pub mod control;
 pub mod fault;
 pub mod gateway;
@@ -9,6 +10,7 @@ pub mod listen;
 pub mod local;
 pub mod outbound;
 pub mod pods;
+pub mod settings;
 pub mod shared;
 pub mod tcp;
 pub mod telemetry;

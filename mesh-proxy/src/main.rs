@@ -1,0 +1,26 @@
+//! `mesh-proxy`: flags in, exit code out. It must not do more.
+
+use clap::Parser;
+use mesh_proxy::{
+    app,
+    settings::{Flags, Settings},
+};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // clap itself ends with 2 when a flag is missing or unknown.
+    let settings = match Settings::try_from(Flags::parse()) {
+        Ok(settings) => settings,
+        Err(bad) => {
+            eprintln!("{bad}");
+            return ExitCode::from(2);
+        }
+    };
+    match app::run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("mesh-proxy: {}", mesh_proxy::fault::chain(&*fault));
+            ExitCode::from(if fault.is::<mesh_run::log::BadFilter>() { 2 } else { 1 })
+        }
+    }
+}
