@@ -7,7 +7,10 @@ use crate::{
     pods::{Registry, Roster, serve_cni},
     settings::{AccessLogTo, Role, Settings},
     shared::Shared,
-    telemetry::{AccessLogSink, Telemetry},
+    telemetry::{
+        AccessLogSink, Telemetry,
+        tracing::{self as spans, Sender},
+    },
     tunnel::Pool,
 };
 use anyhow::Context;
@@ -21,25 +24,19 @@ use mesh_run::{Admin, Condition, Drain, LogLevel, Readiness, log, signals};
 use mesh_sys::{Netns, limit};
 use mesh_tls::{SvidStore, Svids, Trust};
 use prometheus_client::registry::Registry as Metrics;
-use std::{
-    fs,
-    net::IpAddr,
-    os::unix::fs::DirBuilderExt,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, net::IpAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle, Runtime},
     sync::{mpsc, watch},
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 /// CNI calls that may wait for the roster; it answers each in microseconds or keeps it aside.
 const ASKS: usize = 128;
 
-/// Wait for the last access log lines at the end.
+/// Wait for the last spans, and for the last access log lines, at the end.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Beyond `limits.drain`, for those who count it from a moment later.
@@ -88,7 +85,8 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
     let svids = Arc::new(Svids::new(Arc::new(SvidClient::new(link)), Some(store), Handle::current()));
     let trust = Arc::new(Trust::new(svids.clone()));
     let pool = Pool::new(trust.clone(), snapshot.clone());
-    let shared = Arc::new(Shared { snapshot, trust, pool: pool.clone(), telemetry: telemetry.clone(), drain: drain.token() });
+    let shared =
+        Arc::new(Shared { snapshot, trust, pool: pool.clone(), telemetry: telemetry.clone(), drain: drain.token() });
     let admin = Admin {
         readiness: readiness.clone(),
         drain: drain.clone(),
@@ -99,9 +97,19 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
     tokio::spawn(admin.serve(admin_on, std::future::pending()));
     tokio::spawn(config.run(move || svids.hurry()));
     data.spawn(async move { pool.follow().await });
+    let ended = CancellationToken::new();
+    let sender = Sender { service: "mesh-proxy".into(), attributes: vec![("heddle.proxy", settings.name.to_string())] };
+    let spans = tokio::spawn(spans::follow(telemetry.clone(), shared.snapshot.clone(), sender, ended.clone()));
     let work = match (&settings.role, &settings.name) {
         (Role::Node { cni_socket }, _) => {
-            node(settings, cni_socket, &shared, &data, readiness.condition("pods", "pods of the last run are not served yet")).await?
+            node(
+                settings,
+                cni_socket,
+                &shared,
+                &data,
+                readiness.condition("pods", "pods of the last run are not served yet"),
+            )
+            .await?
         }
         (Role::Gateway { address }, ProxyName::Gateway(id)) => {
             let listening = readiness.condition("gateway", "no certificate for the gateway yet");
@@ -120,17 +128,27 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
         },
         again = signals::stop() => tracing::warn!(signal = again?, "ending at once"),
     }
+    ended.cancel();
+    let _ = tokio::time::timeout(FLUSH, spans).await;
     // Off the runtime: it blocks until the lines are written.
     let _ = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH)).await;
     Ok(())
 }
 
 /// Node mode: takes up the pods of the last run, then listens to the CNI.
-async fn node(settings: &Settings, socket: &Path, shared: &Arc<Shared>, data: &Handle, settled: Condition) -> anyhow::Result<JoinHandle<()>> {
+async fn node(
+    settings: &Settings,
+    socket: &Path,
+    shared: &Arc<Shared>,
+    data: &Handle,
+    settled: Condition,
+) -> anyhow::Result<JoinHandle<()>> {
     let registry = Registry::open(settings.state_dir.join("pods"))?;
     let roster = Roster::restore(registry, shared.clone(), data.clone())?;
     let (asks, asked) = mpsc::channel(ASKS);
-    let calls = serve_cni(socket, asks, shared.drain.clone()).await.with_context(|| format!("--cni-socket {}", socket.display()))?;
+    let calls = serve_cni(socket, asks, shared.drain.clone())
+        .await
+        .with_context(|| format!("--cni-socket {}", socket.display()))?;
     tokio::spawn(calls);
     Ok(tokio::spawn(roster.serve(asked, settled, shared.drain.clone())))
 }

@@ -2,7 +2,11 @@
 
 use clap::Parser;
 use mesh_core::name::ProxyName;
-use std::{fmt, net::{IpAddr, SocketAddr}, path::PathBuf};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 /// The proxy of a node or of a Gateway.
 #[derive(Clone, Debug, Parser)]
@@ -122,7 +126,10 @@ impl TryFrom<Flags> for Settings {
             bad.push(format!("--name {:?}: must be node/NAME or gateway/NAMESPACE/NAME", flags.name));
         }
         let authority = flags.controller.parse::<http::Uri>().ok().filter(|u| {
-            u.scheme_str() == Some("https") && u.port_u16().is_some() && matches!(u.path(), "" | "/") && u.query().is_none()
+            u.scheme_str() == Some("https")
+                && u.port_u16().is_some()
+                && matches!(u.path(), "" | "/")
+                && u.query().is_none()
         });
         if authority.is_none() {
             bad.push(format!("--controller {:?}: must be https://HOST:PORT", flags.controller));
@@ -142,7 +149,11 @@ impl TryFrom<Flags> for Settings {
         if workers.is_none() {
             bad.push(format!("--workers {:?}: must be a whole number from 0 to {WORKERS_MAX}", flags.workers));
         }
-        for (flag, path) in [("--controller-ca", &flags.controller_ca), ("--token-file", &flags.token_file), ("--state-dir", &flags.state_dir)] {
+        for (flag, path) in [
+            ("--controller-ca", &flags.controller_ca),
+            ("--token-file", &flags.token_file),
+            ("--state-dir", &flags.state_dir),
+        ] {
             if path.as_os_str().is_empty() {
                 bad.push(format!("{flag}: must not be empty"));
             }
@@ -174,7 +185,11 @@ impl TryFrom<Flags> for Settings {
                 control: Control { url: flags.controller, authority: flags.controller_ca, token: flags.token_file },
                 state_dir: flags.state_dir,
                 admin,
-                access_log: if flags.access_log == "-" { AccessLogTo::Stdout } else { AccessLogTo::File(flags.access_log.into()) },
+                access_log: if flags.access_log == "-" {
+                    AccessLogTo::Stdout
+                } else {
+                    AccessLogTo::File(flags.access_log.into())
+                },
                 log: flags.log,
                 workers: std::num::NonZeroUsize::new(workers),
             }),
@@ -205,7 +220,9 @@ mod tests {
             }
         }
         let args = all.iter().map(|(f, v)| format!("{f}={v}"));
-        Settings::try_from(Flags::try_parse_from(std::iter::once("mesh-proxy".to_owned()).chain(args)).expect("clap takes it"))
+        Settings::try_from(
+            Flags::try_parse_from(std::iter::once("mesh-proxy".to_owned()).chain(args)).expect("clap takes it"),
+        )
     }
 
     #[test]
