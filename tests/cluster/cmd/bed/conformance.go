@@ -132,6 +132,9 @@ func install(b *bed.Bed, root string) (bool, error) {
 	if err := load(archives); err != nil {
 		return false, err
 	}
+	if _, err := os.Stat(filepath.Join(deploy, "crds")); err == nil && how[0] == "-f" {
+		how = append(how, "-f", filepath.Join(deploy, "crds"))
+	}
 	for _, args := range [][]string{
 		append([]string{"apply", "--server-side", "--force-conflicts"}, how...),
 		{"-n", namespace, "rollout", "status", "deployments,daemonsets", "--timeout=180s"},

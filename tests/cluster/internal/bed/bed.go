@@ -99,16 +99,29 @@ func (b *Bed) Lock() (func(), error) {
 	if err := os.MkdirAll(filepath.Dir(b.State), 0o755); err != nil {
 		return nil, err
 	}
-	file, err := os.OpenFile(b.State+".lock", os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	for {
+		file, err := os.OpenFile(b.lockFile(), os.O_CREATE|os.O_RDWR, 0o644)
+		if err != nil {
+			return nil, err
+		}
+		if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			file.Close()
+			return nil, fmt.Errorf("bed %s is being changed by another command", b.Name)
+		}
+		// A down that ended in between took the file away; a lock on what is gone protects nothing.
+		mine, err := file.Stat()
+		if err != nil {
+			file.Close()
+			return nil, err
+		}
+		if there, err := os.Stat(b.lockFile()); err == nil && os.SameFile(mine, there) {
+			return func() { file.Close() }, nil
+		}
 		file.Close()
-		return nil, fmt.Errorf("bed %s is being changed by another command", b.Name)
 	}
-	return func() { file.Close() }, nil
 }
+
+func (b *Bed) lockFile() string { return b.State + ".lock" }
 
 func (b *Bed) group() string { return place.Cgroup(b.Name) }
 

@@ -20,7 +20,7 @@ func (b *Bed) TakeDown() error {
 		return err
 	}
 	defer unlock()
-	return b.clear()
+	return errors.Join(b.clear(), os.Remove(b.lockFile()))
 }
 
 // clear works from any state a bed can be left in: its control group names every process it ever started
@@ -44,7 +44,7 @@ func (b *Bed) clear() error {
 			failed = errors.Join(failed, fmt.Errorf("unmount %s: %w", target, err))
 		}
 	}
-	return errors.Join(failed, os.RemoveAll(b.State), os.RemoveAll(b.State+".lock"))
+	return errors.Join(failed, os.RemoveAll(b.State))
 }
 
 // Leftovers lists whatever of the bed is still on the host: processes, control groups, mounts in any mount
@@ -58,7 +58,7 @@ func (b *Bed) Leftovers() ([]string, error) {
 	for _, dir := range trees.Exists(b.group()) {
 		left = append(left, "control group "+dir)
 	}
-	for _, path := range []string{b.State, b.State + ".lock"} {
+	for _, path := range []string{b.State, b.lockFile()} {
 		if _, err := os.Lstat(path); err == nil {
 			left = append(left, "file "+path)
 		}
