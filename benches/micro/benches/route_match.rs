@@ -148,7 +148,7 @@ fn bench(c: &mut Criterion) {
         ("mixed", Shape::Mixed, 10_000, 1_000),
         ("one_header", Shape::OneHeader, 10_000, 1),
         ("regex", Shape::Regex, 10, 1),
-        ("regex", Shape::Regex, 100, 1),
+        ("regex", Shape::Regex, 1_000, 1),
     ] {
         let (table, requests) = table(shape, rules, hosts);
         let method = Method::GET;

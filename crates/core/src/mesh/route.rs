@@ -177,9 +177,15 @@ impl Pattern {
         &self.source
     }
 
+    /// What every match starts with as it is; often empty.
+    pub fn literal(&self) -> &str {
+        // The bytes counted are ASCII, so the cut is at a character.
+        &self.source[..self.literal]
+    }
+
     /// Whether the whole text matches.
     pub fn is_match(&self, text: &str) -> bool {
-        text.as_bytes().starts_with(&self.source.as_bytes()[..self.literal]) && self.regex.is_match(text)
+        text.starts_with(self.literal()) && self.regex.is_match(text)
     }
 }
 

@@ -21,7 +21,10 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 pub(crate) struct RuleIndex {
     routes: Vec<Arc<CompiledRoute>>,
     exact: HashMap<Text, Candidates, FixedState>,
+    /// In precedence.
     regex: Vec<(Pattern, Candidate)>,
+    /// Elements that a pattern starts with → positions in `regex`, ascending.
+    regex_under: Prefixes<Vec<usize>>,
     prefixes: Prefixes<Candidates>,
     grpc: GrpcIndex,
 }
@@ -45,8 +48,12 @@ impl Bucket for RuleIndex {
         }
         exact.values_mut().chain(prefixes.values_mut()).for_each(Candidates::settle);
         regex.sort_by_key(|(p, c)| (Reverse(p.source().chars().count()), Conditions::of(c.condition())));
+        let mut regex_under = Prefixes::<Vec<usize>>::default();
+        for (at, (pattern, _)) in regex.iter().enumerate() {
+            regex_under.entry(elements(pattern)).push(at);
+        }
         grpc.settle();
-        Self { routes, exact, regex, prefixes, grpc }
+        Self { routes, exact, regex, regex_under, prefixes, grpc }
     }
 
     fn routes(&self) -> &[Arc<CompiledRoute>] {
@@ -64,18 +71,26 @@ impl RuleIndex {
             .or_else(|| self.prefixes.find_map(head.path, |candidates| candidates.find(head)))
     }
 
+    /// Only expressions that can match the path are tried: those under the whole elements that their literal start begins with.
     fn find_regex(&self, head: RequestHead<'_>) -> Option<Matched<'_>> {
-        let mut last: Option<(&Text, bool)> = None;
-        for (pattern, candidate) in &self.regex {
-            let matches = match last {
-                Some((source, matched)) if source == pattern.source() => matched,
-                _ => pattern.is_match(head.path),
-            };
-            last = Some((pattern.source(), matches));
-            if matches && candidate.holds(head) {
-                return Some(candidate.matched());
-            }
+        if self.regex.is_empty() {
+            return None;
         }
-        None
+        let mut best = self.regex.len();
+        let _: Option<()> = self.regex_under.find_map(head.path, |positions| {
+            let first = positions.iter().take_while(|at| **at < best).find(|at| {
+                let (pattern, candidate) = &self.regex[**at];
+                pattern.is_match(head.path) && candidate.holds(head)
+            });
+            best = first.copied().unwrap_or(best);
+            None
+        });
+        self.regex.get(best).map(|(_, candidate)| candidate.matched())
     }
+}
+
+/// The whole path elements that every match of a pattern lies under.
+fn elements(pattern: &Pattern) -> &str {
+    let literal = pattern.literal();
+    literal.strip_prefix('/').map_or("", |_| &literal[..literal.rfind('/').unwrap_or(0)])
 }

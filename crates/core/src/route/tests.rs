@@ -163,7 +163,7 @@ fn http_path() -> impl Strategy<Value = PathMatch> {
             let p = p.trim_end_matches('/');
             PathMatch::Prefix(if p.is_empty() { "/" } else { p }.into())
         }),
-        1 => pattern(&["/a.*", "/[ab]+", "/.*b", "/a/b|/b"]).prop_map(PathMatch::Regex),
+        2 => pattern(&["/a.*", "/a/.*", "/a/ab?", "/[ab]+", "/.*b", "/a/b|/b", ".*"]).prop_map(PathMatch::Regex),
     ]
 }
 
@@ -181,9 +181,10 @@ fn one_match(path: BoxedStrategy<PathMatch>, grpc: bool) -> impl Strategy<Value 
     let query = |name: &'static str| {
         text(&["1", "1", "2"], &["[12]"]).prop_map(move |value| QueryMatch { name: name.into(), value })
     };
-    let method = prop::option::of(prop::sample::select(&[Method::GET, Method::POST][..]));
-    let headers = (prop::option::of(header("h")), prop::option::of(header("i")));
-    let queries = (prop::option::of(query("q")), prop::option::of(query("r")));
+    // Most conditions are absent, so that many matches hold for a request and their order shows.
+    let method = prop::option::weighted(0.2, prop::sample::select(&[Method::GET, Method::POST][..]));
+    let headers = (prop::option::weighted(0.3, header("h")), prop::option::weighted(0.2, header("i")));
+    let queries = (prop::option::weighted(0.2, query("q")), prop::option::weighted(0.1, query("r")));
     (path, method, headers, queries).prop_map(move |(path, method, (h, i), (q, r))| HttpMatch {
         path,
         method: method.filter(|_| !grpc),
