@@ -33,3 +33,6 @@ pub mod proto {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
