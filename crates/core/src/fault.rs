@@ -52,6 +52,37 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Every fault.
+    pub const ALL: [Self; 22] = [
+        Self::NoRoute,
+        Self::BrokenBackend,
+        Self::NoEndpoint,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::PeerIdentity,
+        Self::NoIdentity,
+        Self::UpstreamReset,
+        Self::UpstreamProtocol,
+        Self::RequestTimeout,
+        Self::BackendTimeout,
+        Self::RetryBudget,
+        Self::Limit,
+        Self::BadRequest,
+        Self::ClientGone,
+        Self::PlaintextRefused,
+        Self::WrongDestination,
+        Self::SelfCall,
+        Self::UnknownWorkload,
+        Self::UnknownServerName,
+        Self::Draining,
+        Self::Internal,
+    ];
+
+    /// The fault of a label: what a peer's proxy says went wrong on its side.
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| fault.label() == label)
+    }
+
     /// The label in access logs and metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -123,5 +154,18 @@ impl Fault {
     /// Whether the upstream certainly did not process the request, so that another attempt is safe for any method.
     pub const fn unprocessed(self) -> bool {
         matches!(self, Self::ConnectFailed | Self::ConnectTimeout | Self::PeerIdentity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_found_by_its_own_label() {
+        for fault in Fault::ALL {
+            assert_eq!(Fault::from_label(fault.label()), Some(fault));
+        }
+        assert_eq!(Fault::from_label("fine"), None);
     }
 }

@@ -83,6 +83,11 @@ pub async fn deliver(
             }
         }
     };
+    let answered = answered.map(|mut response| {
+        // Only the mesh says what the mesh found wrong.
+        response.headers_mut().remove(answer::FAULT);
+        response
+    });
     let response = answered.unwrap_or_else(|failed| {
         guard.record.fail(failed.fault, if failed.source.is_some() { failed.detail() } else { String::new() });
         answer::fault(failed.fault, grpc)

@@ -1,6 +1,7 @@
 //! Send: one attempt at one endpoint: native over mTLS, or plain. It must not retry or choose; `forward` does.
 
 use super::{
+    answer::FAULT,
     body::{Body, Native},
     frontend::Frontend,
     outgoing::{Outgoing, Protocol},
@@ -42,7 +43,10 @@ pub async fn send(
         Transport::Mesh { peer } => {
             let slot = front.shared.pool.open(&front.local, target, &peer).await?;
             let response = native(slot, outgoing.native(target.address, protocol), body).await?;
-            Ok(Sent { response, peer: Some(peer) })
+            match peer_fault(&response) {
+                Some(fault) => Err(DialFault::new(fault, "said the proxy of the endpoint")),
+                None => Ok(Sent { response, peer: Some(peer) }),
+            }
         }
         Transport::Plaintext => {
             let uid = target.workload.as_ref().map(|w| w.uid.clone());
@@ -52,6 +56,11 @@ pub async fn send(
             Ok(Sent { response, peer: None })
         }
     }
+}
+
+/// What the peer's proxy found wrong; applications cannot say this, because their proxy takes the header off.
+fn peer_fault(response: &Response<Body>) -> Option<Fault> {
+    response.headers().get(FAULT).and_then(|label| Fault::from_label(label.to_str().ok()?))
 }
 
 /// A native request on a stream of its own. The body is sent from here until the response head comes; only what is left then

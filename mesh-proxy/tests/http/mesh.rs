@@ -140,8 +140,10 @@ async fn an_application_that_does_not_listen_is_a_fault_that_the_client_can_retr
     world.endpoint("pay", SocketAddr::new(good.address.ip(), 8081), Some(NsName::new("shop", "good")));
     let (status, text) = world.get("pay", "/").await;
     assert_eq!((status, text.as_str()), (503, "connect_failed"));
+    let line = world.line(|l| l["direction"] == "outbound").await;
+    assert_eq!((&line["fault"], &line["detail"]), (&"connect_failed".into(), &"said the proxy of the endpoint".into()));
     world.endpoint("pay", good.address, Some(NsName::new("shop", "good")));
-    let retry = Some(Retry { attempts: 1, codes: vec![503], backoff: Some(Duration::from_millis(1)) });
+    let retry = Some(Retry { attempts: 1, codes: vec![], backoff: Some(Duration::from_millis(1)) });
     world.route("pay", [HttpRule { retry, ..rule(&[("pay", 1)]) }]);
     for _ in 0..10 {
         assert_eq!(world.get("pay", "/").await, (200, "good".into()));
