@@ -124,7 +124,11 @@ func load(args []string) error {
 			if err != nil {
 				return fmt.Errorf("%s on %s: %w\n%s", archive, machineName, err, out)
 			}
-			fmt.Printf("%s: %s\n", machineName, strings.TrimSpace(string(out)))
+			for _, line := range strings.Split(string(out), "\n") {
+				if fields := strings.Fields(line); len(fields) == 2 && fields[1] == "saved" {
+					fmt.Printf("%s has %s\n", machineName, fields[0])
+				}
+			}
 		}
 	}
 	return nil

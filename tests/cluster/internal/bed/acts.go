@@ -12,7 +12,7 @@ import (
 )
 
 // Reboot takes the power from a machine and boots it again: processes, network, /run and /tmp are gone, its
-// disk stays. With wait, it returns when the node is Ready and its lease is younger than the reboot.
+// disk stays. With wait, it returns when the new kubelet has said Ready.
 func (b *Bed) Reboot(name string, wait bool) error {
 	if name == plane.Name {
 		return fmt.Errorf("only nodes are rebooted: every cable of the bed ends at the plane")
@@ -47,21 +47,17 @@ func (b *Bed) Reboot(name string, wait bool) error {
 	if err != nil {
 		return err
 	}
-	// Ready may be what the API server remembers from before; the boot's own lease is the proof.
-	err = b.eventually(nodesWithin, name+" renewed its lease", func() error {
-		var lease struct{ Spec struct{ RenewTime time.Time } }
-		if err := client.Get("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/"+name, &lease); err != nil {
+	// Ready may be what the API server remembers from before; only a heartbeat of the new kubelet is news.
+	return b.eventually(nodesWithin, name+" is ready again", func() error {
+		ready, beat, err := nodeReady(client, name)
+		if err != nil {
 			return err
 		}
-		if lease.Spec.RenewTime.Before(cut) {
-			return fmt.Errorf("its lease is of %s, before the reboot", lease.Spec.RenewTime.Format(time.TimeOnly))
+		if !ready || beat.Before(cut.Truncate(time.Second)) {
+			return fmt.Errorf("ready: %v, as of %s; the reboot was at %s", ready, beat.Format(time.TimeOnly), cut.UTC().Format(time.TimeOnly))
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return b.WaitNodes(name)
 }
 
 // Partition cuts nodes off together; keepPlane leaves them the API server.
@@ -120,19 +116,23 @@ func (b *Bed) Log(what string) (string, error) {
 	return matches[0], nil
 }
 
-func nodeReady(client *api.Client, name string) (bool, error) {
+// nodeReady reads a node's Ready condition and the time of its last heartbeat.
+func nodeReady(client *api.Client, name string) (bool, time.Time, error) {
 	var object struct {
 		Status struct {
-			Conditions []struct{ Type, Status string }
+			Conditions []struct {
+				Type, Status      string
+				LastHeartbeatTime time.Time
+			}
 		}
 	}
 	if err := client.Get("/api/v1/nodes/"+name, &object); err != nil {
-		return false, err
+		return false, time.Time{}, err
 	}
 	for _, condition := range object.Status.Conditions {
 		if condition.Type == "Ready" {
-			return condition.Status == "True", nil
+			return condition.Status == "True", condition.LastHeartbeatTime, nil
 		}
 	}
-	return false, nil
+	return false, time.Time{}, nil
 }

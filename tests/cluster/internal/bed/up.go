@@ -210,7 +210,7 @@ func (b *Bed) WaitNodes(names ...string) error {
 	}
 	return b.eventually(nodesWithin, "nodes "+strings.Join(names, ", ")+" are ready", func() error {
 		for _, name := range names {
-			ready, err := nodeReady(client, name)
+			ready, _, err := nodeReady(client, name)
 			if err != nil {
 				return err
 			}
