@@ -1,7 +1,12 @@
 //! Engine: runs the units that a change touches, in order, and keeps their results. It must not know what they compute.
 
 use super::{
-    Plan, PlanDelta, identity, policy, service, settings,
+    Plan, PlanDelta,
+    attach::{self, Attach, Parent},
+    conflict::{self, Conflicts},
+    gateway, identity,
+    listener::{self, Listeners},
+    policy, route, service, settings,
     status::Status,
     unit::{Dep, Unit},
     view::View,
@@ -9,11 +14,11 @@ use super::{
 use crate::inventory::{Fact, Inventory, Key, Kind};
 use mesh_core::{
     mesh::MeshSettings,
-    name::Text,
+    name::{GatewayId, NsName, ServiceId, Text},
     node::{Resource, ResourceId},
 };
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -21,6 +26,15 @@ use std::{
 pub(super) struct Memo {
     pub(super) mesh: Text,
     pub(super) settings: Arc<MeshSettings>,
+    pub(super) listeners: BTreeMap<GatewayId, Listeners>,
+    pub(super) attach: BTreeMap<Key, Attach>,
+    pub(super) conflicts: BTreeMap<ServiceId, Conflicts>,
+    /// Routes that are attached, but of which nothing can be applied.
+    pub(super) rejected: BTreeSet<Key>,
+    /// Index: parent → routes that are attached to it.
+    pub(super) attached: BTreeMap<Parent, BTreeSet<Key>>,
+    /// Index: Secret → Gateways that serve its certificate.
+    pub(super) served: BTreeMap<NsName, BTreeSet<GatewayId>>,
 }
 
 pub(super) struct Engine {
@@ -35,7 +49,16 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn new(mesh: &str) -> Self {
         Self {
-            memo: Memo { mesh: mesh.into(), settings: Arc::new(settings::defaults(mesh)) },
+            memo: Memo {
+                mesh: mesh.into(),
+                settings: Arc::new(settings::defaults(mesh)),
+                listeners: BTreeMap::new(),
+                attach: BTreeMap::new(),
+                conflicts: BTreeMap::new(),
+                rejected: BTreeSet::new(),
+                attached: BTreeMap::new(),
+                served: BTreeMap::new(),
+            },
             plan: Plan::default(),
             delta: PlanDelta::default(),
             reads: HashMap::new(),
@@ -115,7 +138,133 @@ impl Engine {
                 self.put(ResourceId::TrafficPolicy(id.clone()), policy);
                 self.put_status(Key::new(Kind::XBackendTrafficPolicy, id.clone()), status);
             }
+            Unit::TlsPolicy(id) => {
+                let status = policy::tls(&view, id);
+                self.read(unit, view.into_reads());
+                self.put_status(Key::new(Kind::BackendTlsPolicy, id.clone()), status);
+            }
+            Unit::Listeners(id) => {
+                let listeners = listener::plan(&view, id);
+                self.read(unit, view.into_reads());
+                self.keep_listeners(id, listeners);
+            }
+            Unit::Certificate(id) => {
+                let certificate = gateway::certificate(&view, id).map(Resource::Certificate);
+                self.read(unit, view.into_reads());
+                self.put(ResourceId::Certificate(id.clone()), certificate);
+            }
+            Unit::Attach(key) => {
+                let attach = attach::attach(&view, key);
+                self.read(unit, view.into_reads());
+                self.keep_attach(key, attach);
+            }
+            Unit::Conflicts(service) => {
+                let conflicts = conflict::conflicts(&view, service);
+                self.read(unit, view.into_reads());
+                self.keep_conflicts(service, conflicts);
+            }
+            Unit::Route(key) => {
+                let attach = self.memo.attach.get(key);
+                let planned = attach.map(|attach| route::plan(&view, key, attach)).unwrap_or_default();
+                let mut reads = view.into_reads();
+                reads.push(Dep::Unit(Unit::Attach(key.clone())));
+                reads.sort_unstable();
+                self.read(unit, reads);
+                self.keep_route(key, planned);
+            }
+            Unit::Gateway(id) => {
+                let (gateway, status) = gateway::plan(&view, id);
+                self.read(unit, view.into_reads());
+                self.put(ResourceId::Gateway(id.clone()), gateway.map(|g| Resource::Gateway(Arc::new(g))));
+                self.put_status(Key::new(Kind::Gateway, id.clone()), status);
+            }
         }
+    }
+
+    fn keep_listeners(&mut self, id: &GatewayId, listeners: Option<Listeners>) {
+        let before = self.memo.listeners.get(id);
+        if before == listeners.as_ref() {
+            return;
+        }
+        let secrets =
+            |l: Option<&Listeners>| -> BTreeSet<NsName> { l.iter().flat_map(|l| l.certificates()).cloned().collect() };
+        let (old, new) = (secrets(before), secrets(listeners.as_ref()));
+        for secret in old.symmetric_difference(&new) {
+            let gateways = self.memo.served.entry(secret.clone()).or_default();
+            if new.contains(secret) {
+                gateways.insert(id.clone());
+            } else {
+                gateways.remove(id);
+            }
+            if gateways.is_empty() {
+                self.memo.served.remove(secret);
+            }
+            self.dirty.insert(Unit::Certificate(secret.clone()));
+        }
+        match listeners {
+            Some(listeners) => self.memo.listeners.insert(id.clone(), listeners),
+            None => self.memo.listeners.remove(id),
+        };
+        self.touch(Dep::Unit(Unit::Listeners(id.clone())));
+    }
+
+    fn keep_attach(&mut self, key: &Key, attach: Option<Attach>) {
+        let before = self.memo.attach.get(key);
+        if before == attach.as_ref() {
+            return;
+        }
+        let parents = |a: Option<&Attach>| -> BTreeSet<Parent> { a.iter().flat_map(|a| a.attached_to()).collect() };
+        let (old, new) = (parents(before), parents(attach.as_ref()));
+        for parent in old.union(&new) {
+            if !new.contains(parent) {
+                if let Some(routes) = self.memo.attached.get_mut(parent) {
+                    routes.remove(key);
+                    if routes.is_empty() {
+                        self.memo.attached.remove(parent);
+                    }
+                }
+            } else if !old.contains(parent) {
+                self.memo.attached.entry(parent.clone()).or_default().insert(key.clone());
+            }
+            if let Parent::Service(service) = parent {
+                self.dirty.insert(Unit::Conflicts(service.clone()));
+            }
+            self.touch(Dep::Attached(parent.clone()));
+        }
+        match attach {
+            Some(attach) => self.memo.attach.insert(key.clone(), attach),
+            None => self.memo.attach.remove(key),
+        };
+        self.touch(Dep::Unit(Unit::Attach(key.clone())));
+    }
+
+    fn keep_conflicts(&mut self, service: &ServiceId, conflicts: Conflicts) {
+        let before = self.memo.conflicts.remove(service).unwrap_or_default();
+        for route in before.keys().chain(conflicts.keys()) {
+            if before.get(route) != conflicts.get(route) {
+                self.touch(Dep::Lost(service.clone(), route.clone()));
+            }
+        }
+        if !conflicts.is_empty() {
+            self.memo.conflicts.insert(service.clone(), conflicts);
+        }
+    }
+
+    fn keep_route(&mut self, key: &Key, planned: route::Planned) {
+        let changed =
+            if planned.rejected { self.memo.rejected.insert(key.clone()) } else { self.memo.rejected.remove(key) };
+        if changed {
+            let parents: BTreeSet<Parent> = self.memo.attach.get(key).iter().flat_map(|a| a.attached_to()).collect();
+            for parent in parents {
+                if let Parent::Gateway(gateway) = parent {
+                    self.dirty.insert(Unit::Gateway(gateway));
+                }
+            }
+        }
+        if let Some(id) = route::resource_id(key) {
+            self.put(id, planned.resource);
+        }
+        self.put_status(key.clone(), planned.status);
     }
 
     /// Notes what a unit read this time.
@@ -153,7 +302,10 @@ impl Engine {
             Some(resource) => self.plan.mesh.insert(id.clone(), resource.clone()),
             None => self.plan.mesh.remove(&id),
         };
-        self.delta.resources.insert(id, resource);
+        match resource {
+            Some(resource) => self.delta.mesh.upserts.push(resource),
+            None => self.delta.mesh.removes.push(id),
+        }
     }
 
     fn put_status(&mut self, key: Key, status: Option<Status>) {

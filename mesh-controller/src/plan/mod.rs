@@ -3,9 +3,19 @@
 //! Planning is cut into [`unit::Unit`]s: attach → conflict → backend → lower → policy → identity → status. Each unit is a pure function of
 //! what it reads through a [`view::View`], which notes what was read; a change replans the units that read it, and those that read their results.
 
+mod attach;
+mod backend;
+mod conflict;
 mod engine;
+mod gateway;
+mod grant;
+mod hostname;
 mod identity;
+mod listener;
+mod lower;
 mod policy;
+mod route;
+mod selector;
 mod service;
 mod settings;
 pub mod status;
@@ -15,7 +25,7 @@ mod view;
 use crate::inventory::{Change, Inventory, Key};
 use mesh_core::{
     name::Text,
-    node::{Resource, ResourceId},
+    node::{NodeDelta, Resource, ResourceId},
 };
 use status::Status;
 use std::{collections::BTreeMap, sync::Arc};
@@ -35,8 +45,8 @@ pub struct Plan {
 /// How a plan differs from the one before.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlanDelta {
-    /// New and changed resources; none: gone.
-    pub resources: BTreeMap<ResourceId, Option<Resource>>,
+    /// What is different in the mesh.
+    pub mesh: NodeDelta,
     /// New and changed statuses; none: the object is no longer there or no longer ours.
     pub statuses: BTreeMap<Key, Option<Arc<Status>>>,
 }
@@ -44,7 +54,7 @@ pub struct PlanDelta {
 impl PlanDelta {
     /// Whether nothing is different.
     pub fn is_empty(&self) -> bool {
-        self.resources.is_empty() && self.statuses.is_empty()
+        self.mesh.is_empty() && self.statuses.is_empty()
     }
 }
 

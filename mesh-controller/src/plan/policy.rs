@@ -111,3 +111,13 @@ fn budget(spec: &XBackendTrafficPolicySpec) -> Result<Option<RetryBudget>, Strin
     }
     Ok(Some(budget))
 }
+
+/// BackendTLSPolicies are not applied. Gateways answer 500 for their Services rather than send plaintext; see `backend`.
+pub(super) fn tls(view: &View<'_>, id: &NsName) -> Option<Status> {
+    let policy = view.tls_policy(id)?;
+    let message = "BackendTLSPolicies are not supported; Gateways refuse to send to its targets".into();
+    let conditions = vec![Condition::no("Accepted", reason::INVALID, message)];
+    let ancestor = Ancestor { kind: Kind::XMesh, name: NsName::new("", view.mesh().clone()), conditions };
+    let key = Key::new(Kind::BackendTlsPolicy, id.clone());
+    Some(Status { key, generation: policy.meta.generation, body: Body::Policy(vec![ancestor]) })
+}

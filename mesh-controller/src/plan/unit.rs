@@ -1,7 +1,8 @@
 //! Units: the pieces that planning is made of, and what they may read. It must not compute them; `engine` calls who does.
 
+use super::attach::Parent;
 use crate::inventory::{Fact, Key, Kind};
-use mesh_core::name::{NsName, ServiceId};
+use mesh_core::name::{GatewayId, NsName, ServiceId};
 
 /// A piece of the plan. A unit reads only results of units whose variant is above its own; so, taken in order, each runs once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +21,20 @@ pub(super) enum Unit {
     Slice(NsName),
     /// An XBackendTrafficPolicy.
     TrafficPolicy(NsName),
+    /// A BackendTLSPolicy.
+    TlsPolicy(NsName),
+    /// Listeners of a Gateway.
+    Listeners(GatewayId),
+    /// The certificate of a Secret.
+    Certificate(NsName),
+    /// Where a route is attached.
+    Attach(Key),
+    /// Conflicts on a Service.
+    Conflicts(ServiceId),
+    /// A route.
+    Route(Key),
+    /// A Gateway.
+    Gateway(GatewayId),
 }
 
 /// What a unit read.
@@ -29,6 +44,12 @@ pub(super) enum Dep {
     Fact(Fact),
     /// The result of a unit.
     Unit(Unit),
+    /// Which routes are attached to a parent, and where.
+    Attached(Parent),
+    /// What a route has lost on a Service.
+    Lost(ServiceId, Key),
+    /// Whether a Gateway serves the certificate of a Secret.
+    Served(NsName),
 }
 
 impl Unit {
@@ -42,7 +63,19 @@ impl Unit {
             Kind::Service => vec![Self::Service(name)],
             Kind::EndpointSlice => vec![Self::Slice(name)],
             Kind::XBackendTrafficPolicy => vec![Self::TrafficPolicy(name)],
-            _ => vec![],
+            Kind::BackendTlsPolicy => vec![Self::TlsPolicy(name)],
+            Kind::Gateway => vec![Self::Listeners(name.clone()), Self::Gateway(name)],
+            Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
+                vec![Self::Attach(key.clone()), Self::Route(key.clone())]
+            }
+            // Read by others only.
+            Kind::Namespace
+            | Kind::ServiceAccount
+            | Kind::Secret
+            | Kind::ConfigMap
+            | Kind::MeshParameters
+            | Kind::ListenerSet
+            | Kind::ReferenceGrant => vec![],
         }
     }
 }

@@ -1,7 +1,9 @@
 //! View: the only way for a unit to read, so that what it read is known. It must not compute.
 
 use super::{
+    attach::{Attach, Parent},
     engine::Memo,
+    listener::Listeners,
     unit::{Dep, Unit},
 };
 use crate::{
@@ -16,7 +18,7 @@ use crate::{
 };
 use mesh_core::{
     mesh::MeshSettings,
-    name::{NsName, ServiceId, Text},
+    name::{GatewayId, NsName, ServiceId, Text},
 };
 use std::{
     cell::RefCell,
@@ -113,9 +115,35 @@ impl<'a> View<'a> {
         &self.memo.settings
     }
 
-    pub(super) fn memo(&self, dep: Dep) -> &'a Memo {
-        self.note(dep);
-        self.memo
+    /// Listeners of a Gateway; none if it is not ours.
+    pub(super) fn listeners(&self, gateway: &GatewayId) -> Option<&'a Listeners> {
+        self.note(Dep::Unit(Unit::Listeners(gateway.clone())));
+        self.memo.listeners.get(gateway)
+    }
+
+    /// Routes that are attached to a parent, in the order of their keys.
+    pub(super) fn attached(&self, parent: &Parent) -> impl Iterator<Item = (&'a Key, &'a Attach)> + use<'a> {
+        self.note(Dep::Attached(parent.clone()));
+        let memo = self.memo;
+        let routes = memo.attached.get(parent).into_iter().flatten();
+        routes.filter_map(|key| Some((key, memo.attach.get(key)?)))
+    }
+
+    /// Whether a route is attached, but nothing of it can be applied. Noted with [`View::attached`].
+    pub(super) fn is_rejected(&self, route: &Key) -> bool {
+        self.memo.rejected.contains(route)
+    }
+
+    /// Ports of a Service that a route has lost to a route of another kind.
+    pub(super) fn lost(&self, service: &ServiceId, route: &Key) -> Option<&'a BTreeMap<u16, Key>> {
+        self.note(Dep::Lost(service.clone(), route.clone()));
+        self.memo.conflicts.get(service)?.get(route)
+    }
+
+    /// Whether a Gateway serves the certificate of a Secret.
+    pub(super) fn is_served(&self, secret: &NsName) -> bool {
+        self.note(Dep::Served(secret.clone()));
+        self.memo.served.contains_key(secret)
     }
 
     fn note(&self, dep: Dep) {
