@@ -302,10 +302,7 @@ impl Engine {
             Some(resource) => self.plan.mesh.insert(id.clone(), resource.clone()),
             None => self.plan.mesh.remove(&id),
         };
-        match resource {
-            Some(resource) => self.delta.mesh.upserts.push(resource),
-            None => self.delta.mesh.removes.push(id),
-        }
+        self.delta.resources.insert(id, resource);
     }
 
     fn put_status(&mut self, key: Key, status: Option<Status>) {

@@ -25,7 +25,7 @@ mod view;
 use crate::inventory::{Change, Inventory, Key};
 use mesh_core::{
     name::Text,
-    node::{NodeDelta, Resource, ResourceId},
+    node::{Resource, ResourceId},
 };
 use status::Status;
 use std::{collections::BTreeMap, sync::Arc};
@@ -45,8 +45,8 @@ pub struct Plan {
 /// How a plan differs from the one before.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlanDelta {
-    /// What is different in the mesh.
-    pub mesh: NodeDelta,
+    /// New and changed resources; none: gone.
+    pub resources: BTreeMap<ResourceId, Option<Resource>>,
     /// New and changed statuses; none: the object is no longer there or no longer ours.
     pub statuses: BTreeMap<Key, Option<Arc<Status>>>,
 }
@@ -54,7 +54,7 @@ pub struct PlanDelta {
 impl PlanDelta {
     /// Whether nothing is different.
     pub fn is_empty(&self) -> bool {
-        self.mesh.is_empty() && self.statuses.is_empty()
+        self.resources.is_empty() && self.statuses.is_empty()
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn place(
         .filter(|l| port.is_none_or(|n| n == i32::from(l.port)))
         .collect();
     if found.is_empty() {
-        let message = format!("Gateway {gateway} has no listener{}", super::wanted(route, section, port));
+        let message = format!("Gateway {gateway} has no listener{}", super::wanted(section, port));
         return Some(Err(Refusal::new(reason::NO_MATCHING_PARENT, message)));
     }
     found.retain(|l| l.kinds.contains(&route.key.kind) && l.admits(view, &gateway, &route.key.name.namespace));

@@ -3,10 +3,7 @@
 mod gateway;
 mod service;
 
-use super::{
-    route::{self, Route},
-    view::View,
-};
+use super::{route, view::View};
 use crate::inventory::{GATEWAY_GROUP, Key};
 use mesh_core::{
     mesh::{Attachment, HostPattern, Scope},
@@ -117,8 +114,9 @@ impl Refusal {
     }
 }
 
-fn wanted(route: &Route<'_>, section: Option<&str>, port: Option<i32>) -> String {
-    let port = port.map(|p| format!(" port {p}")).unwrap_or_default();
-    let section = section.map(|s| format!(" {s}")).unwrap_or_default();
-    format!("{section}{port} for {}", route.key.kind)
+/// What a parentRef asks for, as the end of a message.
+fn wanted(section: Option<&str>, port: Option<i32>) -> String {
+    let name = section.map(|s| format!(" named {s}")).unwrap_or_default();
+    let number = port.map(|p| format!(" with port {p}")).unwrap_or_default();
+    name + &number
 }

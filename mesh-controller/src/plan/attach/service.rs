@@ -33,7 +33,7 @@ pub(super) fn place(
     let ports = ports.filter(|p| section.is_none_or(|name| name == &*p.name));
     let ports: Vec<u16> = ports.map(|p| p.number).collect();
     if ports.is_empty() {
-        let message = format!("Service {service} has no TCP port{}", super::wanted(route, section, port));
+        let message = format!("Service {service} has no TCP port{}", super::wanted(section, port));
         return Err(Refusal::new(reason::NO_MATCHING_PARENT, message));
     }
     // GEP-1294: a route in the namespace of the Service is a producer route, any other a consumer route.

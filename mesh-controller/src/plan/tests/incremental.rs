@@ -28,11 +28,16 @@ proptest! {
         let mut mesh: BTreeMap<ResourceId, Resource> = planner.plan().mesh.clone();
         let mut statuses = planner.plan().statuses.clone();
         for edits in edits.chunks(batch) {
-            let PlanDelta { mesh: delta, statuses: said } = planner.apply(edits.iter().map(change));
+            let PlanDelta { resources, statuses: said } = planner.apply(edits.iter().map(change));
             // The delta alone leads from plan to plan.
-            mesh.extend(delta.upserts.iter().map(|r| (r.id(), r.clone())));
-            for id in &delta.removes {
-                prop_assert!(mesh.remove(id).is_some(), "removes {id}, which was not there");
+            for (id, resource) in resources {
+                match resource {
+                    Some(resource) => {
+                        prop_assert_eq!(&id, &resource.id());
+                        mesh.insert(id, resource);
+                    }
+                    None => prop_assert!(mesh.remove(&id).is_some(), "removes what was not there"),
+                }
             }
             for (key, status) in said {
                 match status {
