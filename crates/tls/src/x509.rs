@@ -31,8 +31,12 @@ const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const P256_POINT: usize = 65;
 
 /// The authority of one mesh. Its root key stays in the process and in one file.
+///
+/// A root is replaced without a break in three steps, each a restart of the controller, with one SVID lifetime between them: add the new root's
+/// certificate to `ca.crt` (both are trusted, the old one signs), put its key into `ca.key` (both are trusted, the new one signs), take the old
+/// certificate out of `ca.crt`.
 pub struct Authority {
-    root: CertificateDer<'static>,
+    roots: Vec<CertificateDer<'static>>,
     issuer: Issuer<'static, KeyPair>,
     root_path: PathBuf,
     not_after: SystemTime,
@@ -91,7 +95,7 @@ pub struct ServerCertificate {
 }
 
 impl Authority {
-    /// Loads the root from `dir` (`ca.crt`, `ca.key`) or makes one there. A half or damaged pair is an error, never replaced.
+    /// Loads the roots from `dir` (`ca.crt`, and `ca.key` of one of them) or makes one there. A half or damaged pair is an error, never replaced.
     pub fn load_or_create(dir: &Path) -> Result<Self, AuthorityFault> {
         let (crt, key) = (dir.join("ca.crt"), dir.join("ca.key"));
         private_dir(dir).map_err(AuthorityFault::State)?;
@@ -103,20 +107,30 @@ impl Authority {
         }
     }
 
-    fn load(crt: PathBuf, certificate: &str, key_path: &Path, key: &str) -> Result<Self, AuthorityFault> {
+    fn load(crt: PathBuf, certificates: &str, key_path: &Path, key: &str) -> Result<Self, AuthorityFault> {
         let bad = |path: &Path, reason: String| AuthorityFault::Root { path: path.into(), reason };
-        let root = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|e| bad(&crt, e.to_string()))?;
         let key = KeyPair::from_pem(key).map_err(|e| bad(key_path, e.to_string()))?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(&root).map_err(|e| bad(&crt, e.to_string()))?;
-        if parsed.public_key().subject_public_key.data != key.der_bytes() {
-            return Err(bad(&crt, "is not the certificate of the key in ca.key".into()));
+        let mut roots: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificates.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|e| bad(&crt, e.to_string()))?;
+        let mut signer = None;
+        for (at, root) in roots.iter().enumerate() {
+            let (_, parsed) = x509_parser::parse_x509_certificate(root).map_err(|e| bad(&crt, e.to_string()))?;
+            if !parsed.is_ca() || !parsed.validity().is_valid() {
+                return Err(bad(&crt, format!("certificate {} is not of a CA that is valid now", at + 1)));
+            }
+            if parsed.public_key().subject_public_key.data == key.der_bytes() {
+                let end = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+                signer = Some((at, SystemTime::UNIX_EPOCH + Duration::from_secs(end)));
+            }
         }
-        if !parsed.is_ca() || !parsed.validity().is_valid() {
-            return Err(bad(&crt, "is not a CA certificate that is valid now".into()));
-        }
-        let end = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-        let issuer = Issuer::from_ca_cert_der(&root, key).map_err(|e| bad(&crt, e.to_string()))?;
-        Ok(Self { not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(end), root, issuer, root_path: crt })
+        let Some((at, not_after)) = signer else {
+            return Err(bad(&crt, format!("none of its {} certificates is of the key in ca.key", roots.len())));
+        };
+        // The one that signs comes first, for readers that look at one only.
+        roots.swap(0, at);
+        let issuer = Issuer::from_ca_cert_der(&roots[0], key).map_err(|e| bad(&crt, e.to_string()))?;
+        Ok(Self { roots, issuer, root_path: crt, not_after })
     }
 
     fn create(crt: PathBuf, key_path: &Path) -> Result<Self, AuthorityFault> {
@@ -140,9 +154,9 @@ impl Authority {
         Self::load(crt, &certificate, key_path, &key_pem)
     }
 
-    /// Roots that peers must trust, DER.
+    /// Roots that peers must trust, DER: the one that signs first.
     pub fn roots(&self) -> Vec<CertificateDer<'static>> {
-        vec![self.root.clone()]
+        self.roots.clone()
     }
 
     /// `ca.crt`: what proxies pin to reach the controller.

@@ -1,9 +1,6 @@
 //! Real handshakes over loopback: every way in which a peer's certificate can be wrong is refused, with its reason, by both sides.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
-mod forge;
-
-use forge::{Forge, Forged, Forging, Recipe, careless_client, careless_server, id};
+use crate::forge::{Forge, Forged, Forging, Recipe, careless_client, careless_server, id};
 use mesh_core::identity::Identity;
 use mesh_tls::{Refusal, Svids, Trust, refusal_of, verified_peer};
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};

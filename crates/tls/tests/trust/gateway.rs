@@ -1,5 +1,4 @@
 //! Certificates of Gateway listeners by server name, over real handshakes.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mesh_core::mesh::{Certificate, HostPattern, PrivateKey};
 use mesh_core::name::NsName;

@@ -1,9 +1,6 @@
 //! SVIDs over time: renewed before they end, kept while renewal fails, restored after a restart; connections live through it.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
-mod forge;
-
-use forge::{Signing, id};
+use crate::forge::{Signing, id};
 use mesh_tls::{Svid, SvidStore, Svids, Trust, verified_peer};
 use rustls::pki_types::ServerName;
 use std::{
@@ -130,8 +127,8 @@ async fn keys_on_disk_are_the_owners_alone_and_damaged_files_are_named() {
 async fn a_source_that_answers_with_another_identity_is_not_believed() {
     let dir = tempfile::tempdir().unwrap();
     let signing = Signing::new(dir.path(), Duration::from_secs(600));
-    let forge = Arc::new(forge::Forge::new());
-    let wrong = forge::Forging(move |_: &_| forge.svid(FRONT));
+    let forge = Arc::new(crate::forge::Forge::new());
+    let wrong = crate::forge::Forging(move |_: &_| forge.svid(FRONT));
     let svids = Svids::new(Arc::new(wrong), None, Handle::current());
     svids.ensure(&id(CART));
     assert!(timeout(Duration::from_millis(300), svids.obtained(&id(CART))).await.is_err());

@@ -1,10 +1,9 @@
 //! The embedded authority: what it signs, what it refuses, what it keeps.
 
-mod forge;
-
-use forge::id;
-use mesh_tls::{Authority, KeyRequest, Svid, leaf, x509::AuthorityFault};
+use crate::forge::id;
+use mesh_tls::{Authority, KeyRequest, Svid, leaf, verify, x509::AuthorityFault};
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+use rustls::pki_types::UnixTime;
 use std::time::{Duration, SystemTime};
 
 const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
@@ -84,13 +83,46 @@ fn a_damaged_or_halved_root_is_an_error_and_never_replaced() {
         Some(fault @ AuthorityFault::Root { .. }) => assert!(fault.to_string().contains(what), "{fault}"),
         other => panic!("{what}: {other:?}"),
     };
-    std::fs::write(&crt, "nonsense").unwrap();
-    says("ca.crt");
+    for damaged in ["nonsense", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        std::fs::write(&crt, damaged).unwrap();
+        says("ca.crt");
+    }
     std::fs::write(&crt, &good_crt).unwrap();
     std::fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    says("not the certificate of the key");
+    says("none of its 1 certificates is of the key");
     std::fs::remove_file(&key).unwrap();
     says("missing");
     std::fs::write(&key, &good_key).unwrap();
     Authority::load_or_create(dir.path()).unwrap();
+}
+
+#[test]
+fn a_root_is_replaced_step_by_step_without_a_moment_of_distrust() {
+    let (dir, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    Authority::load_or_create(new.path()).unwrap();
+    Authority::load_or_create(dir.path()).unwrap();
+    let read = |dir: &tempfile::TempDir, file: &str| std::fs::read_to_string(dir.path().join(file)).unwrap();
+    let (old_crt, new_crt, new_key) = (read(&dir, "ca.crt"), read(&new, "ca.crt"), read(&new, "ca.key"));
+    let issue = || {
+        let authority = Authority::load_or_create(dir.path()).unwrap();
+        let request = KeyRequest::new(&id(CART)).unwrap();
+        let signed = authority.sign(request.csr(), &id(CART), Duration::from_secs(60)).unwrap();
+        Svid::new(id(CART), signed.chain, request.into_key(), authority.roots()).unwrap()
+    };
+    let trusts = |a: &Svid, b: &Svid| {
+        let rules = verify::Rules::new(a.roots(), id(CART).trust_domain).unwrap();
+        rules.check(&b.chain()[0], &[], UnixTime::now(), verify::Side::Client, None).is_ok()
+    };
+    let before = issue();
+    std::fs::write(dir.path().join("ca.crt"), format!("{old_crt}{new_crt}")).unwrap();
+    let announced = issue();
+    std::fs::write(dir.path().join("ca.key"), new_key).unwrap();
+    let switched = issue();
+    std::fs::write(dir.path().join("ca.crt"), new_crt).unwrap();
+    let retired = issue();
+    // Those of one step and the next live at the same time.
+    for (a, b) in [(&before, &announced), (&announced, &switched), (&switched, &retired)] {
+        assert!(trusts(a, b) && trusts(b, a));
+    }
+    assert!(!trusts(&before, &retired) && !trusts(&retired, &before), "two steps apart there is nothing in common");
 }

@@ -1,6 +1,4 @@
 //! Forges certificates and TLS peers that break rules. It must not be used outside tests.
-#![expect(clippy::unwrap_used, reason = "a forge that cannot forge fails the test")]
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use mesh_core::identity::Identity;
 use mesh_tls::{Authority, FetchFault, Fetching, KeyRequest, Svid, SvidSource};
