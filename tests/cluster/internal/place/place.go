@@ -10,10 +10,13 @@ import (
 )
 
 // Home is the folder for everything a bed keeps outside the checkout: programs, images, states.
-// HEDDLE_BED_HOME moves it.
+// HEDDLE_BED_HOME moves it, and HEDDLE_CACHE does with the rest of the project's caches.
 func Home() (string, error) {
 	if home := os.Getenv("HEDDLE_BED_HOME"); home != "" {
 		return filepath.Abs(home)
+	}
+	if cache := os.Getenv("HEDDLE_CACHE"); cache != "" {
+		return filepath.Abs(filepath.Join(cache, "bed"))
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {

@@ -1,3 +1,4 @@
+// Command coredns is CoreDNS with just the plugins a bed's cluster DNS uses.
 package main
 
 import (

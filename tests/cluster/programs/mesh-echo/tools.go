@@ -1,6 +1,7 @@
 //go:build tools
 
-package x
+// Package meshecho pins the echo app that the suite's mesh tests use as server and client.
+package meshecho
 
 import (
 	_ "istio.io/istio/pkg/test/echo/cmd/client"
