@@ -5,7 +5,7 @@
 
 use crate::{Svid, SvidStore, trust::Generation};
 use arc_swap::{ArcSwap, ArcSwapOption};
-use mesh_core::identity::Identity;
+use mesh_core::{identity::Identity, retry::backoff};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -28,8 +28,10 @@ const FETCHES: usize = 8;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// First wait after a failed fetch.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
-/// Longest wait after failed fetches: an authority that is back is noticed within this time.
-const RETRY_LONGEST: Duration = Duration::from_secs(15);
+/// Failures that are taken for a hiccup.
+const RETRIES_QUICK: u32 = 4;
+/// Wait after more: hundreds of identities must not keep dialling an authority that is away. One that is back is told of by [`Svids::hurry`].
+const RETRY_SLOW: Duration = Duration::from_secs(15);
 /// Shortest wait, so that a nearly expired SVID does not make a busy loop.
 const WAIT_SHORTEST: Duration = Duration::from_millis(50);
 /// Waits are cut into naps, because the wall clock that certificates live by may jump.
@@ -284,11 +286,11 @@ fn renewal_after(left: Duration, random: f64) -> Duration {
     left.mul_f64(0.5 - 0.1 * random.clamp(0.0, 1.0)).max(WAIT_SHORTEST)
 }
 
-/// Doubles from [`RETRY_FIRST`] to [`RETRY_LONGEST`], half of it random; but never longer than a quarter of what is left of the old SVID, so
-/// that several tries fit before it ends.
-fn retry_after(failures: u32, left: Option<Duration>, random: f64) -> Duration {
-    let doubled = RETRY_FIRST.saturating_mul(1u32 << failures.saturating_sub(1).min(16)).min(RETRY_LONGEST);
-    let pause = doubled.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
+/// The mesh's one backoff, quick for the first failures and slow for an authority that stays away; but never longer than a quarter of what is left
+/// of the old SVID, so that several tries fit before it ends.
+fn retry_after(failures: u32, left: Option<Duration>, random: u64) -> Duration {
+    let base = if failures <= RETRIES_QUICK { RETRY_FIRST } else { RETRY_SLOW };
+    let pause = backoff(Some(base), failures, random);
     left.map_or(pause, |left| pause.min(left / 4)).max(WAIT_SHORTEST)
 }
 
@@ -308,13 +310,12 @@ mod tests {
     #[test]
     fn retries_back_off_within_bounds_and_speed_up_when_little_is_left() {
         for failures in 1..40 {
-            let longest = retry_after(failures, None, 1.0);
-            assert!(
-                longest <= RETRY_LONGEST && retry_after(failures, None, 0.0) >= longest / 2 - Duration::from_millis(1)
-            );
+            let longest = retry_after(failures, None, u64::MAX);
+            assert!(longest <= RETRY_SLOW && retry_after(failures, None, 0) >= longest / 3, "{failures}: {longest:?}");
         }
-        assert!(retry_after(2, None, 0.0) >= RETRY_FIRST);
-        assert_eq!(retry_after(30, Some(Duration::from_secs(4)), 1.0), Duration::from_secs(1));
-        assert_eq!(retry_after(1, Some(Duration::ZERO), 1.0), WAIT_SHORTEST);
+        assert_eq!(retry_after(1, None, u64::MAX), RETRY_FIRST);
+        assert_eq!(retry_after(30, None, u64::MAX), RETRY_SLOW);
+        assert_eq!(retry_after(30, Some(Duration::from_secs(4)), u64::MAX), Duration::from_secs(1));
+        assert_eq!(retry_after(1, Some(Duration::ZERO), u64::MAX), WAIT_SHORTEST);
     }
 }
