@@ -14,13 +14,15 @@ pub struct CrdKind {
     pub kind: String,
     /// Plural, as in URLs.
     pub plural: String,
-    /// Versions that are served; all have the same shape for what we read.
+    /// Versions that are served.
     pub versions: Vec<String>,
     /// The version whose schema this is, and which statuses are written in.
     pub preferred: String,
     /// Whether objects live in a namespace.
     pub namespaced: bool,
     schema: Schema,
+    /// Schemas of versions that differ from the preferred one.
+    others: BTreeMap<String, Schema>,
 }
 
 /// A field that an API server would refuse, by its path, such as `spec.rules[0].matches[1].path.value`.
@@ -50,13 +52,15 @@ pub fn kind_of(api_version: &str, kind: &str) -> Option<&'static CrdKind> {
 impl CrdKind {
     /// Fills in the defaults of the CRD, then checks what the structural schema asks for; all flaws at once, in the order of the object.
     pub fn admit(&self, object: &mut Value) -> Vec<Flaw> {
-        self.schema.fill(object);
+        let version = object["apiVersion"].as_str().and_then(|v| v.rsplit('/').next());
+        let schema = version.and_then(|v| self.others.get(v)).unwrap_or(&self.schema);
+        schema.fill(object);
         let mut flaws = Vec::new();
         let mut path = String::new();
         if let Some(spec) = object.get("spec") {
             path.push_str("spec");
-            self.schema.properties["spec"].check(spec, &mut path, &mut flaws);
-        } else if !self.schema.required.is_empty() {
+            schema.properties["spec"].check(spec, &mut path, &mut flaws);
+        } else if !schema.required.is_empty() {
             flaws.push(Flaw { field: "spec".into(), reason: "is required".into() });
         }
         flaws
@@ -357,6 +361,11 @@ mod tests {
                 "spec.ruls is not a field of this kind",
             ]
         );
+        let mut old = json!({"apiVersion": "gateway.networking.k8s.io/v1alpha2", "spec": {"rules": [{"backendRefs": [{"name": "a"}]}]}});
+        let tls = kind_of("gateway.networking.k8s.io/v1", "TLSRoute").unwrap();
+        assert_eq!(tls.admit(&mut old), []);
+        old["apiVersion"] = "gateway.networking.k8s.io/v1".into();
+        assert_eq!(tls.admit(&mut old), [Flaw { field: "spec.hostnames".into(), reason: "is required".into() }]);
         let mut class = json!({"metadata": {"name": "x"}});
         let flaws = kind_of("gateway.networking.k8s.io/v1", "GatewayClass").unwrap().admit(&mut class);
         assert_eq!(flaws, [Flaw { field: "spec".into(), reason: "is required".into() }]);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 pub struct TlsRouteSpec {
+    #[serde(default)]
     pub hostnames: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "parentRefs")]
     pub parent_refs: Option<Vec<super::httproute::HttpRouteParentRefs>>,

@@ -53,8 +53,8 @@ pub(super) fn lower(view: &View<'_>, route: &Route<'_>, needs_grants: bool) -> L
     let (rules, dropped, total) = match route.spec {
         Spec::Http(spec) => http(self::http::rules(&mut resolver, spec)),
         Spec::Grpc(spec) => http(grpc::rules(&mut resolver, spec)),
-        Spec::Tls(spec) => (Rules::Stream(stream::backends(&mut resolver, &spec.rules)), Vec::new(), spec.rules.len()),
-        Spec::Tcp(spec) => (Rules::Stream(stream::backends(&mut resolver, &spec.rules)), Vec::new(), spec.rules.len()),
+        Spec::Tls(spec) => stream::rules(&mut resolver, &spec.rules),
+        Spec::Tcp(spec) => stream::rules(&mut resolver, &spec.rules),
         Spec::Udp => (Rules::Stream(Vec::new()), Vec::new(), 0),
     };
     let Resolver { problems, failing, .. } = resolver;

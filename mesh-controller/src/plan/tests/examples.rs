@@ -7,6 +7,7 @@ use crate::{
 };
 use serde_json::Value;
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -48,17 +49,109 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What a folder's user has besides: our class in the place of each class that an example names, and the Services that routes name.
+/// What the user of an example has besides: our class in the place of each class that it names, the Gateways that its routes name with a
+/// listener for each name and port that they ask for, and the Services that they send to.
 fn surroundings(objects: &[Value]) -> Vec<Value> {
-    let mut extra = Vec::new();
+    let mut gateways: BTreeMap<(String, String), Vec<Value>> = BTreeMap::new();
+    let mut services: BTreeMap<(String, String), BTreeSet<u64>> = BTreeMap::new();
+    let mut classes = BTreeSet::from(["heddle".to_owned()]);
+    let text = |v: &Value, or: &str| v.as_str().unwrap_or(or).to_owned();
     for object in objects {
+        let namespace = text(&object["metadata"]["namespace"], "default");
         if object["kind"] == "Gateway" {
-            let name = &object["spec"]["gatewayClassName"];
-            extra.push(serde_json::json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": name, "generation": 1},
-                "spec": {"controllerName": "heddle.dev/controller"}}));
+            classes.insert(text(&object["spec"]["gatewayClassName"], ""));
         }
+        for parent in object["spec"]["parentRefs"].as_array().into_iter().flatten() {
+            let id = (text(&parent["namespace"], &namespace), text(&parent["name"], ""));
+            if text(&parent["kind"], "Gateway") != "Gateway" {
+                if parent["kind"] == "Service" {
+                    services.entry(id).or_default().insert(parent["port"].as_u64().unwrap_or(80));
+                }
+                continue;
+            }
+            let there = |o: &Value| {
+                o["kind"] == "Gateway"
+                    && o["metadata"]["name"] == id.1
+                    && text(&o["metadata"]["namespace"], "default") == id.0
+            };
+            if objects.iter().any(there) {
+                continue;
+            }
+            let listeners = gateways.entry(id).or_default();
+            let name = text(&parent["sectionName"], "any");
+            if listeners.iter().any(|l| l["name"] == name) {
+                continue;
+            }
+            let port = parent["port"].as_u64().unwrap_or(8000 + listeners.len() as u64);
+            let mut listener = serde_json::json!({"name": name, "port": port, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}});
+            match object["kind"].as_str() {
+                Some("TCPRoute") => listener["protocol"] = "TCP".into(),
+                Some("UDPRoute") => listener["protocol"] = "UDP".into(),
+                Some("TLSRoute") => {
+                    listener["protocol"] = "TLS".into();
+                    listener["tls"] = serde_json::json!({"mode": "Passthrough"});
+                }
+                _ => {}
+            }
+            listeners.push(listener);
+        }
+        each_backend(&object["spec"]["rules"], &mut |backend| {
+            if text(&backend["kind"], "Service") == "Service" {
+                let id = (text(&backend["namespace"], &namespace), text(&backend["name"], ""));
+                services.entry(id).or_default().extend(backend["port"].as_u64());
+            }
+        });
     }
+    let mut extra: Vec<Value> = Vec::new();
+    extra.extend(classes.iter().map(|name| {
+        serde_json::json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": name, "generation": 1},
+            "spec": {"controllerName": "heddle.dev/controller"}})
+    }));
+    extra.extend(gateways.iter().map(|((namespace, name), listeners)| {
+        serde_json::json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": name, "namespace": namespace, "generation": 1},
+            "spec": {"gatewayClassName": "heddle", "listeners": listeners}})
+    }));
+    extra.extend(services.iter().map(|((namespace, name), ports)| {
+        let ports: Vec<Value> = ports.iter().map(|p| serde_json::json!({"name": format!("p{p}"), "port": p})).collect();
+        serde_json::json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": {"clusterIP": "10.96.0.1", "ports": ports}})
+    }));
     extra
+}
+
+fn each_backend(value: &Value, found: &mut impl FnMut(&Value)) {
+    match value {
+        Value::Object(map) => {
+            for (name, field) in map {
+                match name.as_str() {
+                    "backendRef" => found(field),
+                    "backendRefs" => field.as_array().into_iter().flatten().for_each(&mut *found),
+                    _ => {}
+                }
+                each_backend(field, found);
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|item| each_backend(item, found)),
+        _ => {}
+    }
+}
+
+/// Whether a route names a parent that is ours; other kinds need none. Some examples leave the parents to the reader.
+fn is_attached(object: &Value) -> bool {
+    let parents = object["spec"]["parentRefs"].as_array();
+    let ours = |p: &Value| matches!(p["kind"].as_str().unwrap_or("Gateway"), "Gateway" | "Service");
+    !object["kind"].as_str().is_some_and(|k| k.ends_with("Route")) || parents.is_some_and(|p| p.iter().any(ours))
+}
+
+/// Files that belong together: those of one folder, except in the folders that just collect examples.
+fn together(examples: &Path, files: Vec<PathBuf>) -> BTreeMap<String, Vec<PathBuf>> {
+    let mut sets: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for file in files {
+        let name = file.strip_prefix(examples).expect("below the folder");
+        let folder = name.parent().expect("a file is in a folder");
+        let set = if folder.components().count() > 1 { folder } else { name };
+        sets.entry(set.display().to_string()).or_default().push(file);
+    }
+    sets
 }
 
 #[test]
@@ -68,10 +161,9 @@ fn every_published_example_is_planned() {
     files(&examples, &mut found);
     assert!(found.len() >= 80, "only {} examples in {}", found.len(), examples.display());
     let mut summary = String::new();
-    for file in found {
-        let name = file.strip_prefix(&examples).expect("below the folder").display().to_string();
-        let text = std::fs::read_to_string(&file).expect("an example can be read");
-        let mut objects = documents(&text);
+    for (name, files) in together(&examples, found) {
+        let text = |file: &PathBuf| std::fs::read_to_string(file).expect("an example can be read");
+        let mut objects: Vec<Value> = files.iter().flat_map(|file| documents(&text(file))).collect();
         for object in &mut objects {
             let namespaced = object["kind"].as_str().and_then(|k| Kind::ALL.into_iter().find(|x| x.as_str() == k));
             if object["metadata"]["namespace"].is_null() && namespaced.is_some_and(Kind::namespaced) {
@@ -81,23 +173,34 @@ fn every_published_example_is_planned() {
         summary.push_str(&format!("# {name}\n"));
         let mut inventory = Inventory::new();
         surroundings(&objects).iter().for_each(|o| drop(inventory.apply(set(o))));
+        let mut without_parent = BTreeSet::new();
         for mut object in objects {
+            if !is_attached(&object) {
+                without_parent.insert(object["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+            }
             match admit(&mut object) {
                 // The example's own GatewayClass belongs to somebody else; ours has taken its place.
                 Ok(observed) if observed.key.kind == Kind::GatewayClass && inventory.keys().contains(&observed.key) => {
                 }
                 Ok(observed) => drop(inventory.apply(Change::Set(Box::new(observed)))),
-                Err(refused) => summary.push_str(&format!("refused: {refused}\n")),
+                Err(refused) => panic!("{name}: {refused}"),
             }
         }
         let planned = plan(&inventory, "heddle");
         for key in inventory.keys() {
-            let is_ours = matches!(
+            let has_status = matches!(
                 key.kind,
-                Kind::Gateway | Kind::GatewayClass | Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy
+                Kind::Gateway
+                    | Kind::GatewayClass
+                    | Kind::HttpRoute
+                    | Kind::GrpcRoute
+                    | Kind::TlsRoute
+                    | Kind::TcpRoute
+                    | Kind::UdpRoute
+                    | Kind::BackendTlsPolicy
             );
-            let reports = planned.statuses.contains_key(&key);
-            assert!(reports || !is_ours || key.kind == Kind::GatewayClass, "{name}: {key} has no status");
+            let has_status = has_status && !without_parent.contains(&*key.name.name);
+            assert!(!has_status || planned.statuses.contains_key(&key), "{name}: {key} has no status");
         }
         render::statuses(&mut summary, &planned);
         summary.push('\n');
