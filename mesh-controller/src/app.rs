@@ -28,6 +28,9 @@ const SERVER_NAME: &str = "mesh-controller";
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A peer that connects and does not finish its TLS handshake in this time goes.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
 /// Streams of one proxy: one Config stream and the signing of its pods' certificates, many at once after a restart.
 const STREAMS: u32 = 256;
 
@@ -60,8 +63,9 @@ async fn serve(settings: Settings, log: LogLevel) -> Result<()> {
         IdentityService::server(authority.clone(), tokens, grants.clone(), CaMetrics::register(&mut registry));
     let certificate =
         authority.server_certificate(&[SERVER_NAME], &settings.server_addresses()).context("the authority")?;
-    let tls =
-        ServerTlsConfig::new().identity(Identity::from_pem(&certificate.chain_pem, certificate.key_pem.as_bytes()));
+    let tls = ServerTlsConfig::new()
+        .timeout(HANDSHAKE)
+        .identity(Identity::from_pem(&certificate.chain_pem, certificate.key_pem.as_bytes()));
     let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("--listen {}", settings.listen))?;
     let admin = TcpListener::bind(settings.admin).await.with_context(|| format!("--admin {}", settings.admin))?;
     let grpc = Server::builder()
@@ -97,10 +101,7 @@ async fn serve(settings: Settings, log: LogLevel) -> Result<()> {
         },
     };
     let admin_task = tokio::spawn(admin_server.serve(admin, std::future::pending()));
-    let status_task = tokio::spawn({
-        let status = status.clone();
-        async move { status.keep().await }
-    });
+    let status_task = tokio::spawn(status.clone().keep());
     let mut grpc = tokio::spawn(grpc);
     tracing::info!("serving proxies at {}, admin at {}", settings.listen, settings.admin);
 

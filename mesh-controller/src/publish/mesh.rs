@@ -91,6 +91,16 @@ impl Mesh {
         self.entries.values()
     }
 
+    /// How many resources there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Routes with a consumer attachment for clients of a namespace.
     pub fn consumer_routes(&self, namespace: &Text) -> impl Iterator<Item = &ResourceId> {
         self.consumers.get(namespace).into_iter().flatten()

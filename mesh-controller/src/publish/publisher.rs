@@ -78,7 +78,7 @@ impl Publisher {
                 }
             }
         }
-        self.metrics.resources.set(mesh.entries().count() as i64);
+        self.metrics.resources.set(mesh.len() as i64);
         self.ready.send_replace(true);
     }
 

@@ -1,17 +1,21 @@
 //! The status file: written whole and atomically after each change. It must not write for every one of many changes that come at once.
 
-use super::Statuses;
+use super::{Statuses, document};
 use crate::source::Problem;
 use parking_lot::Mutex;
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 use tokio::sync::Notify;
 
 /// How long changes are gathered: a reader sees them within this and the time of one write.
 const GATHER: Duration = Duration::from_millis(10);
+
+/// Longest time that a change waits because writing is slow.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What is to be written, and where. The planner changes it; one task writes.
 #[derive(Debug)]
@@ -44,23 +48,28 @@ impl StatusFile {
     }
 
     /// Writes whenever something changed, for ever. A write that fails is reported and tried again at the next change.
-    pub async fn keep(&self) {
+    pub async fn keep(self: Arc<Self>) {
+        let mut pause = GATHER;
         loop {
             self.changed.notified().await;
-            tokio::time::sleep(GATHER).await;
-            if let Err(e) = self.write() {
+            tokio::time::sleep(pause).await;
+            let (file, began) = (self.clone(), Instant::now());
+            let written = tokio::task::spawn_blocking(move || file.write()).await;
+            if let Err(e) = written.unwrap_or_else(|e| Err(io::Error::other(e))) {
                 tracing::error!("status file {}: cannot be written: {e}", self.path.display());
             }
+            // A mesh whose statuses take long to write does not spend all its time on that.
+            pause = GATHER.max(began.elapsed() * 4).min(PAUSE_MAX);
         }
     }
 
     /// Writes now.
     pub fn write(&self) -> io::Result<()> {
-        let document = {
+        let (objects, problems) = {
             let (statuses, problems) = &*self.content.lock();
-            statuses.document(problems)
+            (statuses.snapshot(), problems.clone())
         };
-        replace(&self.path, &serde_json::to_vec(&document)?)
+        replace(&self.path, &serde_json::to_vec(&document(&objects, &problems))?)
     }
 }
 

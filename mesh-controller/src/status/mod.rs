@@ -25,10 +25,11 @@ pub struct Statuses {
     observed: BTreeMap<Key, Value>,
 }
 
-#[derive(Debug)]
+/// Cheap to clone, so that the planner does not wait while a file is written.
+#[derive(Clone, Debug)]
 struct Entry {
     generation: i64,
-    status: Value,
+    status: Arc<Value>,
 }
 
 impl Statuses {
@@ -59,33 +60,38 @@ impl Statuses {
                 self.ours.remove(key);
                 continue;
             };
-            let before = self.ours.get(key).map(|e| &e.status).or(self.former.get(key)).unwrap_or(&Value::Null);
+            let before = self.ours.get(key).map(|e| &*e.status).or(self.former.get(key)).unwrap_or(&Value::Null);
             let others = self.observed.get(key).unwrap_or(&Value::Null);
             let merged = merge::merge(status.to_json(), before, others, now);
             self.former.remove(key);
-            self.ours.insert(key.clone(), Entry { generation: status.generation, status: merged });
+            self.ours.insert(key.clone(), Entry { generation: status.generation, status: Arc::new(merged) });
         }
     }
 
     /// The status of an object.
     pub fn status(&self, key: &Key) -> Option<&Value> {
-        self.ours.get(key).map(|entry| &entry.status)
+        self.ours.get(key).map(|entry| &*entry.status)
     }
 
-    /// The document that `--status-file` holds.
-    pub fn document(&self, problems: &[Problem]) -> Value {
-        let object = |(key, entry): (&Key, &Entry)| {
-            json!({
-                "apiVersion": key.kind.api_version(),
-                "kind": key.kind.as_str(),
-                "namespace": &*key.name.namespace,
-                "name": &*key.name.name,
-                "generation": entry.generation,
-                "status": entry.status,
-            })
-        };
-        json!({ "objects": self.ours.iter().map(object).collect::<Value>(), "problems": problems })
+    /// What is to be written, apart from what changes it.
+    fn snapshot(&self) -> Vec<(Key, Entry)> {
+        self.ours.iter().map(|(key, entry)| (key.clone(), entry.clone())).collect()
     }
+}
+
+/// The document that `--status-file` holds.
+fn document(objects: &[(Key, Entry)], problems: &[Problem]) -> Value {
+    let object = |(key, entry): &(Key, Entry)| {
+        json!({
+            "apiVersion": key.kind.api_version(),
+            "kind": key.kind.as_str(),
+            "namespace": &*key.name.namespace,
+            "name": &*key.name.name,
+            "generation": entry.generation,
+            "status": *entry.status,
+        })
+    };
+    json!({ "objects": objects.iter().map(object).collect::<Value>(), "problems": problems })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::{api::schema::Flaw, inventory::Kind};
 use serde_json::Value;
+use std::net::IpAddr;
 
 /// One rule: whether it holds for the value at its place, and the message of the CRD if it does not.
 struct Rule {
@@ -131,7 +132,25 @@ const JUDGES: &[(&[Kind], &str, fn(&Value) -> Option<String>)] = &[
     (L7, "spec.rules.*.filters.*", filter),
     (L7, "spec.rules.*.backendRefs.*.filters.*", filter),
     (HTTP, "spec.rules.*.matches.*.path", path),
+    (&[Kind::Gateway], "spec.addresses.*", address),
 ];
+
+/// GatewaySpecAddress; the CRD says this in a `oneOf` of formats.
+fn address(address: &Value) -> Option<String> {
+    let value = address["value"].as_str()?;
+    match address["type"].as_str() {
+        Some("IPAddress") if value.parse::<IpAddr>().is_err() => Some(format!("{value:?} is not an IP address")),
+        Some("Hostname") if !value.is_empty() && !is_hostname(value) => Some(format!("{value:?} is not a hostname")),
+        _ => None,
+    }
+}
+
+/// `^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+fn is_hostname(value: &str) -> bool {
+    let byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let label = |l: &str| !l.is_empty() && !l.starts_with('-') && !l.ends_with('-') && l.bytes().all(byte);
+    value.strip_prefix("*.").unwrap_or(value).split('.').all(label)
+}
 
 fn window(value: &Value, least: f64) -> bool {
     seconds(value).is_none_or(|s| s >= least && s <= 3600.0)
@@ -201,6 +220,15 @@ fn backend_timeout_fits(timeouts: &Value) -> bool {
 }
 
 const RULES: &[Rule] = &[
+    Rule {
+        kinds: &[Kind::Gateway],
+        place: "spec.addresses",
+        holds: |list| {
+            let valued: Vec<&Value> = list.as_array().into_iter().flatten().filter(|a| has(a, "value")).collect();
+            valued.iter().enumerate().all(|(i, a)| !valued[..i].contains(a))
+        },
+        message: "IPAddress and Hostname values must be unique",
+    },
     Rule {
         kinds: ROUTES,
         place: "spec.parentRefs",
@@ -389,12 +417,7 @@ const RULES: &[Rule] = &[
         kinds: &[Kind::TlsRoute],
         place: "spec.hostnames",
         holds: |hosts| {
-            hosts
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .all(|h| h.parse::<std::net::IpAddr>().is_err())
+            hosts.as_array().into_iter().flatten().filter_map(Value::as_str).all(|h| h.parse::<IpAddr>().is_err())
         },
         message: "Hostnames cannot contain an IP",
     },

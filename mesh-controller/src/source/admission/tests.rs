@@ -55,6 +55,41 @@ fn names_and_labels_follow_the_rules_of_the_api() {
 }
 
 #[test]
+fn a_tls_route_of_v1alpha2_needs_no_hostnames() {
+    let route = |version: &str| {
+        json!({"apiVersion": format!("gateway.networking.k8s.io/{version}"), "kind": "TLSRoute", "metadata": {"name": "a"},
+            "spec": {"rules": [{"backendRefs": [{"name": "b", "port": 1}]}]}})
+    };
+    assert_eq!(flaws(route("v1")), ["spec.hostnames is required"]);
+    assert_eq!(admitted(route("v1alpha2"))["spec"]["hostnames"], json!([]));
+}
+
+/// Gateway API publishes examples that an API server must refuse.
+#[test]
+fn every_published_invalid_example_is_refused() {
+    let cache = std::process::Command::new("go").args(["env", "GOMODCACHE"]).output().expect("go is installed");
+    let cache = std::path::PathBuf::from(String::from_utf8(cache.stdout).unwrap().trim());
+    let folder = cache.join("sigs.k8s.io/gateway-api@v1.7.0/hack/invalid-examples");
+    let mut folders = vec![folder.clone()];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| {
+            panic!("{}: {e}; run: go mod download sigs.k8s.io/gateway-api@v1.7.0", folder.display())
+        });
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            let object: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            assert!(!flaws(object).is_empty(), "{}", path.display());
+        }
+    }
+    assert!(files >= 36, "only {files} in {}", folder.display());
+}
+
+#[test]
 fn arbitrary_objects_never_panic() {
     use proptest::prelude::*;
     // Any JSON below the fields that admission walks through.

@@ -27,6 +27,9 @@ pub(super) struct State {
     broken: BTreeMap<ObjectKey, BTreeSet<Place>>,
     current: BTreeMap<ObjectKey, Current>,
     dirty: BTreeSet<ObjectKey>,
+    /// Files with problems, and objects with several documents: what all problems are made of.
+    troubled: BTreeSet<Place>,
+    several: BTreeSet<ObjectKey>,
 }
 
 #[derive(Default)]
@@ -85,6 +88,11 @@ impl State {
             self.broken.entry(key.clone()).or_default().insert(place.clone());
             self.dirty.insert(key.clone());
         }
+        if problems.is_empty() {
+            self.troubled.remove(place);
+        } else {
+            self.troubled.insert(place.clone());
+        }
         let file = File { objects: objects.keys().cloned().collect(), broken, problems };
         for (key, found) in objects {
             self.dirty.insert(key.clone());
@@ -96,6 +104,7 @@ impl State {
     /// A file is gone, and what it said with it.
     pub(super) fn remove(&mut self, place: &Place) {
         let Some(file) = self.files.remove(place) else { return };
+        self.troubled.remove(place);
         for key in &file.objects {
             self.take(key, place);
         }
@@ -118,6 +127,11 @@ impl State {
     pub(super) fn settle(&mut self) -> Batch {
         let mut changes = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
+            if self.sources.get(&key).is_some_and(|found| found.len() > 1) {
+                self.several.insert(key.clone());
+            } else {
+                self.several.remove(&key);
+            }
             let best = self.sources.get(&key).and_then(best);
             let now = self.current.get(&key);
             match (best, now) {
@@ -144,9 +158,10 @@ impl State {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = self.files.values().flat_map(|f| f.problems.iter().cloned()).collect();
+        let files = self.troubled.iter().filter_map(|place| self.files.get(place));
+        let mut problems: Vec<Problem> = files.flat_map(|f| f.problems.iter().cloned()).collect();
         // An object in a later folder replaces that of an earlier one; twice in one folder is a mistake.
-        for (key, found) in self.sources.iter().filter(|(_, found)| found.len() > 1) {
+        for (key, found) in self.several.iter().filter_map(|key| self.sources.get_key_value(key)) {
             let mut first: Option<(&Place, &Found)> = None;
             for (place, here) in found {
                 match first {
