@@ -16,22 +16,29 @@ use proto::{
     to_controller::Message,
 };
 use std::{
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
 };
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
     sync::{Mutex, mpsc},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{
     Request, Response, Status, Streaming,
     transport::{Server, ServerTlsConfig},
 };
+
+/// Numbers the fakes of this process.
+static FAKES: AtomicU8 = AtomicU8::new(0);
 
 pub const TOKEN: &str = "the-token-of-node-n1";
 
@@ -76,7 +83,9 @@ impl Fake {
         let authority = Authority::load_or_create(dir.path()).unwrap();
         let (sender, heard) = mpsc::channel(1024);
         let shared = Arc::new(Wires { authority, heard: sender, say: Mutex::default() });
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // A loopback address of its own: nobody's outgoing connection takes the port between a kill and a restart.
+        let host = Ipv4Addr::new(127, 77, 0, 1 + FAKES.fetch_add(1, Ordering::Relaxed));
+        let listener = std::net::TcpListener::bind((host, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
         let mut fake = Self { dir, address, runtime: None, shared, heard, nonce: 0 };
@@ -93,10 +102,7 @@ impl Fake {
         let identity = tonic::transport::Identity::from_pem(&certificate.chain_pem, &*certificate.key_pem);
         let (up, is_up) = tokio::sync::oneshot::channel();
         runtime.spawn(async move {
-            let socket = tokio::net::TcpSocket::new_v4().unwrap();
-            socket.set_reuseaddr(true).unwrap();
-            socket.bind(address).unwrap();
-            let listener: TcpListener = socket.listen(64).unwrap();
+            let listener = listen(address).await;
             up.send(()).unwrap();
             let mut server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
             let server = server
@@ -169,7 +175,7 @@ impl Fake {
                 if let Some(say) = self.shared.say.lock().await.clone() {
                     return say;
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                sleep(Duration::from_millis(5)).await;
             }
         };
         timeout(super::DEADLINE, session).await.unwrap().send(Ok(message)).await.unwrap();
@@ -180,6 +186,19 @@ impl Drop for Fake {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
+        }
+    }
+}
+
+/// A killed runtime lets go of its listener a moment later.
+async fn listen(address: SocketAddr) -> TcpListener {
+    let end = Instant::now() + super::DEADLINE;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(e) if e.kind() == ErrorKind::AddrInUse && Instant::now() < end => {
+                sleep(Duration::from_millis(10)).await
+            }
+            bound => return bound.unwrap(),
         }
     }
 }

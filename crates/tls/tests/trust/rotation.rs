@@ -38,7 +38,7 @@ async fn obtained(svids: &Svids, identity: &str) -> Arc<Svid> {
 #[tokio::test]
 async fn a_connection_lives_through_renewals_and_new_ones_use_the_new_svid() {
     let dir = tempfile::tempdir().unwrap();
-    let source = Signing::new(dir.path(), Duration::from_secs(2));
+    let source = Signing::new(dir.path(), Duration::from_secs(4));
     let svids = Arc::new(Svids::new(source.clone(), None, Handle::current()));
     let (first, _) = (obtained(&svids, CART).await, obtained(&svids, FRONT).await);
     let trust = Trust::new(svids.clone());
@@ -70,7 +70,7 @@ async fn a_connection_lives_through_renewals_and_new_ones_use_the_new_svid() {
 #[tokio::test]
 async fn while_renewal_fails_the_old_svid_serves_to_its_end_and_then_nothing_does() {
     let dir = tempfile::tempdir().unwrap();
-    let source = Signing::new(dir.path(), Duration::from_secs(3));
+    let source = Signing::new(dir.path(), Duration::from_secs(6));
     let svids = Svids::new(source.clone(), None, Handle::current());
     let first = obtained(&svids, CART).await;
     source.down.store(true, Ordering::SeqCst);
