@@ -208,11 +208,13 @@ async fn keep(slot: Arc<Slot>, issue: Arc<Issue>) {
         None => SystemTime::now(),
     };
     let mut failures = 0u32;
+    let mut said = (String::new(), false);
     loop {
         wait(due, &issue.hurry, failures > 0).await;
         match fetch(&identity, &issue).await {
             Ok(svid) => {
                 failures = 0;
+                said.0.clear();
                 let svid = slot.install(svid);
                 let left = svid.not_after().duration_since(SystemTime::now()).unwrap_or_default();
                 due = SystemTime::now() + renewal_after(left, rand::random());
@@ -224,12 +226,16 @@ async fn keep(slot: Arc<Slot>, issue: Arc<Issue>) {
                 let left = slot.not_after().and_then(|end| end.duration_since(SystemTime::now()).ok());
                 let pause = retry_after(failures, left, rand::random());
                 due = SystemTime::now() + pause;
+                let now = (fault.to_string(), left.is_some());
                 match left {
+                    // Said once; the same again and again would only hide it.
+                    _ if now == said => debug!(%identity, error = %fault, ?pause, "still no new SVID"),
                     Some(left) => {
-                        warn!(%identity, error = %fault, valid_seconds = left.as_secs(), "SVID not renewed; the old one serves on")
+                        warn!(%identity, error = %fault, valid_seconds = left.as_secs(), "SVID not renewed; the old one serves on");
                     }
                     None => warn!(%identity, error = %fault, "no valid SVID; connections of this identity are refused"),
                 }
+                said = now;
             }
         }
     }
