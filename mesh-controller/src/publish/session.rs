@@ -161,7 +161,8 @@ impl Session {
                 self.pending.entry(id).or_insert(entry);
             }
         }
-        for (id, refusal) in &refused {
+        // Something newer that waits will be tried, or takes the resource away.
+        for (id, refusal) in refused.iter().filter(|(id, _)| !self.pending.contains_key(id)) {
             self.refused.insert(id.clone(), refusal.clone());
         }
         Ok(Answered { lag, refused })

@@ -44,11 +44,6 @@ pub fn admit(object: &mut Value) -> Result<Admitted, Denied> {
     let api_version = object["apiVersion"].as_str().unwrap_or_default().to_owned();
     if let Some(crd) = schema::kind_of(&api_version, kind.as_str()) {
         flaws.extend(crd.admit(object));
-        // Of the versions that are served, only this one's schema differs in a field that we read: it does not require hostnames.
-        if kind == Kind::TlsRoute && api_version.ends_with("/v1alpha2") && object["spec"]["hostnames"].is_null() {
-            flaws.retain(|flaw| flaw.field != "spec.hostnames");
-            object["spec"]["hostnames"] = Value::Array(Vec::new());
-        }
         // Rules across fields are only judged where the fields themselves hold.
         if flaws.is_empty() {
             flaws.extend(rules::check(kind, object));

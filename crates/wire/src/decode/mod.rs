@@ -20,6 +20,9 @@ use std::{collections::HashSet, sync::Arc};
 /// Longest part of a peer's text that an error repeats.
 const QUOTE_MAX: usize = 300;
 
+/// Longest id that an error repeats: whole for every id that is one, so that the sender finds it again.
+const ID_MAX: usize = 600;
+
 /// A resource that was not taken, and which field is why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{resource}: {field}: {reason}")]
@@ -42,7 +45,7 @@ impl From<&Rejected> for proto::Rejection {
 pub fn decode(message: proto::Resource) -> Result<Resource, Rejected> {
     let id = message.id;
     resource(&id, message.body).map_err(|bad| Rejected {
-        resource: id.chars().take(QUOTE_MAX).collect(),
+        resource: id.chars().take(ID_MAX).collect(),
         field: bad.field,
         reason: bad.reason,
     })
@@ -73,7 +76,7 @@ pub fn decode_delta(delta: proto::Delta) -> Result<NodeDelta, Vec<Rejected>> {
             Ok(id) if seen.insert(id.clone()) => out.removes.push(id),
             Ok(id) => rejected.push(twice(&id)),
             Err(e) => rejected.push(Rejected {
-                resource: remove.chars().take(QUOTE_MAX).collect(),
+                resource: remove.chars().take(ID_MAX).collect(),
                 field: "removes".into(),
                 reason: e.to_string(),
             }),

@@ -168,3 +168,103 @@ fn a_first_sync_of_many_bytes_comes_in_pieces_and_the_last_says_so() {
     assert_eq!(a.len() + b.len(), DELTA_ITEMS + 11);
     assert_eq!(b.last().map(String::as_str), Some("synced"));
 }
+
+/// What may happen to a session.
+#[derive(Clone, Debug)]
+enum Event {
+    Change(&'static str, u8),
+    Remove(&'static str),
+    /// The proxy answers what is in flight; says or does not say what it refuses.
+    Answer {
+        named: bool,
+    },
+}
+
+/// A proxy refuses every Service at this address, whatever it is called.
+const POISON: u8 = 3;
+
+fn events() -> impl proptest::strategy::Strategy<Value = Vec<Event>> {
+    use proptest::prelude::*;
+    let name = || prop::sample::select(vec!["a", "b", "c", "d"]);
+    let event = prop_oneof![
+        3 => (name(), 0u8..5).prop_map(|(name, address)| Event::Change(name, address)),
+        1 => name().prop_map(Event::Remove),
+        3 => any::<bool>().prop_map(|named| Event::Answer { named }),
+    ];
+    prop::collection::vec(event, 0..60)
+}
+
+/// A proxy that applies a delta whole or not at all.
+#[derive(Default)]
+struct Proxy {
+    held: BTreeMap<String, u8>,
+    unanswered: Option<proto::Delta>,
+}
+
+impl Proxy {
+    fn hear(&mut self, session: &mut Session) {
+        if self.unanswered.is_none() {
+            self.unanswered = session.next(Instant::now()).map(|d| proto::Delta::try_from(&d).unwrap());
+        }
+    }
+
+    fn answer(&mut self, session: &mut Session, named: bool) {
+        let Some(delta) = self.unanswered.take() else { return };
+        let address = |r: &proto::Resource| match &r.body {
+            Some(proto::resource::Body::Service(s)) => s.addresses[0][3],
+            other => panic!("{other:?}"),
+        };
+        let mut ack = ok(delta.nonce);
+        for bad in delta.upserts.iter().filter(|r| address(r) == POISON) {
+            ack.errors.extend(nack(delta.nonce, if named { &bad.id } else { "" }).errors);
+        }
+        if ack.errors.is_empty() {
+            self.held.extend(delta.upserts.iter().map(|r| (r.id.clone(), address(r))));
+            delta.removes.iter().for_each(|id| {
+                self.held.remove(id);
+            });
+        }
+        session.answer(&ack, Instant::now()).unwrap();
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn a_proxy_ends_with_the_newest_state_of_all_that_it_does_not_refuse(events in events(), named: bool) {
+        let (mut session, mut proxy) = (Session::start(vec![], &BTreeMap::new()), Proxy::default());
+        let mut wanted = BTreeMap::new();
+        for event in events {
+            match event {
+                Event::Change(name, address) => {
+                    wanted.insert(format!("Service/shop/{name}"), address);
+                    session.change(&touched(&[(name, address)]));
+                }
+                Event::Remove(name) => {
+                    wanted.remove(&format!("Service/shop/{name}"));
+                    session.change(&gone(name));
+                }
+                Event::Answer { named } => proxy.answer(&mut session, named),
+            }
+            proxy.hear(&mut session);
+        }
+        proxy.hear(&mut session);
+        let mut rounds = 0;
+        while proxy.unanswered.is_some() {
+            rounds += 1;
+            proptest::prop_assert!(rounds < 100, "never ends");
+            proxy.answer(&mut session, named);
+            proxy.hear(&mut session);
+        }
+        proptest::prop_assert!(session.is_current());
+        for (id, address) in &wanted {
+            if *address == POISON {
+                proptest::prop_assert!(proxy.held.get(id) != Some(&POISON) && session.refusals().len() <= wanted.len());
+            } else {
+                proptest::prop_assert_eq!(proxy.held.get(id), Some(address), "{}", id);
+            }
+        }
+        for id in proxy.held.keys() {
+            proptest::prop_assert!(wanted.contains_key(id), "{} is gone", id);
+        }
+    }
+}

@@ -70,6 +70,16 @@ fn list<'a>(object: &'a mut Value, field: &str, flaws: &mut Flaws) -> &'a mut [V
     }
 }
 
+/// The items of a list of objects; a flaw for each that is something else.
+fn objects<'a>(object: &'a mut Value, field: &str, flaws: &mut Flaws) -> &'a mut [Value] {
+    let items = list(object, field, flaws);
+    let before = flaws.0.len();
+    for (i, _) in items.iter().enumerate().filter(|(_, item)| !item.is_object()) {
+        flaws.add(format!("{field}[{i}]"), "must be an object");
+    }
+    if flaws.0.len() > before { &mut [] } else { items }
+}
+
 fn service(object: &mut Value, flaws: &mut Flaws) {
     if object["spec"].is_null() {
         return flaws.add("spec", "is required");
@@ -87,7 +97,7 @@ fn service(object: &mut Value, flaws: &mut Flaws) {
         ip => flaws.address("spec.clusterIP", ip),
     }
     let headless = spec["clusterIP"] == "None";
-    let ports = list(&mut spec["ports"], "spec.ports", flaws);
+    let ports = objects(&mut spec["ports"], "spec.ports", flaws);
     if ports.is_empty() && !external && !headless {
         flaws.add("spec.ports", "is required");
     }
@@ -130,7 +140,7 @@ fn endpoint_slice(object: &mut Value, flaws: &mut Flaws) {
     } else {
         flaws.one_of("addressType", &kind, &["IPv4", "IPv6", "FQDN"]);
     }
-    for (i, port) in list(&mut object["ports"], "ports", flaws).iter_mut().enumerate() {
+    for (i, port) in objects(&mut object["ports"], "ports", flaws).iter_mut().enumerate() {
         default(port, "protocol", json!("TCP"));
         default(port, "name", json!(""));
         flaws.one_of(&format!("ports[{i}].protocol"), &port["protocol"], &["TCP", "UDP", "SCTP"]);
@@ -138,7 +148,7 @@ fn endpoint_slice(object: &mut Value, flaws: &mut Flaws) {
             flaws.port(&format!("ports[{i}].port"), &port["port"]);
         }
     }
-    for (i, endpoint) in list(&mut object["endpoints"], "endpoints", flaws).iter_mut().enumerate() {
+    for (i, endpoint) in objects(&mut object["endpoints"], "endpoints", flaws).iter_mut().enumerate() {
         let field = format!("endpoints[{i}].addresses");
         let addresses = list(&mut endpoint["addresses"], &field, flaws);
         if addresses.is_empty() {
@@ -170,7 +180,7 @@ fn pod(object: &mut Value, flaws: &mut Flaws) {
     if !spec["serviceAccountName"].is_string() {
         flaws.add("spec.serviceAccountName", format!("must be a string, not {}", spec["serviceAccountName"]));
     }
-    let containers = list(&mut spec["containers"], "spec.containers", flaws);
+    let containers = objects(&mut spec["containers"], "spec.containers", flaws);
     if containers.is_empty() {
         flaws.add("spec.containers", "is required");
     }
@@ -183,7 +193,7 @@ fn pod(object: &mut Value, flaws: &mut Flaws) {
             flaws.add(format!("spec.containers[{i}].name"), format!("{name:?} is the name of another container"));
         }
         let field = format!("spec.containers[{i}].ports");
-        for (j, port) in list(&mut container["ports"], &field, flaws).iter_mut().enumerate() {
+        for (j, port) in objects(&mut container["ports"], &field, flaws).iter_mut().enumerate() {
             default(port, "protocol", json!("TCP"));
             flaws.port(&format!("{field}[{j}].containerPort"), &port["containerPort"]);
         }
