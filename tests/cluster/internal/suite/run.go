@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"heddle.test/cluster/internal/addr"
 	"heddle.test/cluster/internal/api"
 	"heddle.test/cluster/internal/bed"
 	"heddle.test/cluster/internal/node"
@@ -162,8 +163,14 @@ func (r Run) claims(catalogue Catalogue) (Claims, []string, error) {
 			}
 		}
 	}
-	return claims, []string{"--gateway-class=" + class, "--mesh-name=" + mesh}, nil
+	return claims, []string{"--gateway-class=" + class, "--mesh-name=" + mesh,
+		// For the test of a Gateway's static addresses: one the allocator gives, one that no network here has.
+		"--usable-address=" + addr.Nth(r.Bed.Plan.Balancer[0], usable).String(),
+		"--unusable-address=" + map[bool]string{true: "203.0.113.13", false: "2001:db8::13"}[r.Bed.Plan.Balancer[0].Addr().Is4()]}, nil
 }
+
+// usable is far from the addresses that are given out in turn.
+const usable = 200
 
 // claimed reads the features in the status of our object of a kind, and the object's name.
 func claimed(client *api.Client, path string) (string, []string, error) {
