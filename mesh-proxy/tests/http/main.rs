@@ -1,4 +1,5 @@
 //! Requests through a whole proxy in one process: real applications on loopback, clients over in-memory connections. It must not need privileges.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod app;
 mod filters;
