@@ -1,4 +1,5 @@
 //! Broken inputs of the plugin, each with the message and code it must give, and the conversation with a proxy. It must not need privileges.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
 use mesh_cni::{fault::Code, run};
 use mesh_wire::cni::{Error, Ok as Fine, Request, Response, read, request::Command, response::Result as Answer, write};

@@ -52,9 +52,9 @@ pub async fn mesh(
     let identity = local.identity();
     let not_after = shared.trust.svids().current(&identity).map(|s| s.not_after());
     let lapsed = async {
-        match not_after {
-            Some(end) => tunnel::lapse(end, || shared.trust.svids().current(&identity).map(|s| s.not_after())).await,
-            None => {}
+        // None: the certificate has ended since the handshake; so has what this connection trusts.
+        if let Some(end) = not_after {
+            tunnel::lapse(end, || shared.trust.svids().current(&identity).map(|s| s.not_after())).await;
         }
     };
     let served = server::serve(tls, limits, &stop, lapsed, |request, respond| {
