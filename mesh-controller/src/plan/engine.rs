@@ -6,6 +6,7 @@ use super::{
     conflict::{self, Conflicts},
     gateway, identity,
     listener::{self, Listeners},
+    lower::Lowered,
     policy, route, service, settings,
     status::Status,
     unit::{Dep, Unit},
@@ -28,6 +29,7 @@ pub(super) struct Memo {
     pub(super) settings: Arc<MeshSettings>,
     pub(super) listeners: BTreeMap<GatewayId, Listeners>,
     pub(super) attach: BTreeMap<Key, Attach>,
+    pub(super) lowered: BTreeMap<Key, Lowered>,
     pub(super) conflicts: BTreeMap<ServiceId, Conflicts>,
     /// Routes that are attached, but of which nothing can be applied.
     pub(super) rejected: BTreeSet<Key>,
@@ -54,6 +56,7 @@ impl Engine {
                 settings: Arc::new(settings::defaults(mesh)),
                 listeners: BTreeMap::new(),
                 attach: BTreeMap::new(),
+                lowered: BTreeMap::new(),
                 conflicts: BTreeMap::new(),
                 rejected: BTreeSet::new(),
                 attached: BTreeMap::new(),
@@ -158,19 +161,23 @@ impl Engine {
                 self.read(unit, view.into_reads());
                 self.keep_attach(key, attach);
             }
+            Unit::Lower(key) => {
+                let lowered = route::lower(&view, key);
+                self.read(unit, view.into_reads());
+                self.keep_lowered(key, lowered);
+            }
             Unit::Conflicts(service) => {
                 let conflicts = conflict::conflicts(&view, service);
                 self.read(unit, view.into_reads());
                 self.keep_conflicts(service, conflicts);
             }
             Unit::Route(key) => {
-                let attach = self.memo.attach.get(key);
-                let planned = attach.map(|attach| route::plan(&view, key, attach)).unwrap_or_default();
-                let mut reads = view.into_reads();
-                reads.push(Dep::Unit(Unit::Attach(key.clone())));
-                reads.sort_unstable();
-                self.read(unit, reads);
-                self.keep_route(key, planned);
+                let route::Planned { resource, status } = route::plan(&view, key);
+                self.read(unit, view.into_reads());
+                if let Some(id) = route::resource_id(key) {
+                    self.put(id, resource);
+                }
+                self.put_status(key.clone(), status);
             }
             Unit::Gateway(id) => {
                 let (gateway, status) = gateway::plan(&view, id);
@@ -250,21 +257,23 @@ impl Engine {
         }
     }
 
-    fn keep_route(&mut self, key: &Key, planned: route::Planned) {
-        let changed =
-            if planned.rejected { self.memo.rejected.insert(key.clone()) } else { self.memo.rejected.remove(key) };
+    fn keep_lowered(&mut self, key: &Key, lowered: Option<Lowered>) {
+        if self.memo.lowered.get(key) == lowered.as_ref() {
+            return;
+        }
+        let rejected = lowered.as_ref().is_some_and(|l| l.rejected().is_some());
+        let changed = if rejected { self.memo.rejected.insert(key.clone()) } else { self.memo.rejected.remove(key) };
         if changed {
             let parents: BTreeSet<Parent> = self.memo.attach.get(key).iter().flat_map(|a| a.attached_to()).collect();
             for parent in parents {
-                if let Parent::Gateway(gateway) = parent {
-                    self.dirty.insert(Unit::Gateway(gateway));
-                }
+                self.touch(Dep::Attached(parent));
             }
         }
-        if let Some(id) = route::resource_id(key) {
-            self.put(id, planned.resource);
-        }
-        self.put_status(key.clone(), planned.status);
+        match lowered {
+            Some(lowered) => self.memo.lowered.insert(key.clone(), lowered),
+            None => self.memo.lowered.remove(key),
+        };
+        self.touch(Dep::Unit(Unit::Lower(key.clone())));
     }
 
     /// Notes what a unit read this time.

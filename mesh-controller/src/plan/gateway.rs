@@ -87,10 +87,7 @@ pub(super) fn plan(view: &View<'_>, id: &GatewayId) -> (Option<Gateway>, Option<
 /// attachedRoutes: routes that are accepted, "also on invalid listeners".
 fn attached(view: &View<'_>, id: &GatewayId) -> BTreeMap<Text, u32> {
     let mut counts: BTreeMap<Text, u32> = BTreeMap::new();
-    for (key, attach) in view.attached(&Parent::Gateway(id.clone())) {
-        if view.is_rejected(key) {
-            continue;
-        }
+    for (_, attach) in view.attached(&Parent::Gateway(id.clone())) {
         let mut names: Vec<&Text> = attach
             .parents
             .iter()

@@ -1,8 +1,9 @@
 //! Routes of all five kinds in one form, and what becomes of one: its resource and its status. It must not lower rules; `lower` does.
 
 use super::{
-    attach::{Attach, Place, Refusal},
-    hostname, lower,
+    attach::{Place, Refusal},
+    hostname,
+    lower::{self, Lowered, Rules},
     status::{Body, Condition, RouteParent, Status, reason},
     view::View,
 };
@@ -38,8 +39,6 @@ pub(super) enum Spec<'a> {
 pub(super) struct Planned {
     pub(super) resource: Option<Resource>,
     pub(super) status: Option<Status>,
-    /// It is attached, but no rule of it can be applied; it does not count as attached.
-    pub(super) rejected: bool,
 }
 
 pub(super) fn read<'a>(view: &View<'a>, key: &'a Key) -> Option<Route<'a>> {
@@ -85,18 +84,27 @@ pub(super) fn resource_id(key: &Key) -> Option<ResourceId> {
     }
 }
 
-/// What becomes of a route, given where it is attached.
-pub(super) fn plan(view: &View<'_>, key: &Key, attach: &Attach) -> Planned {
-    let Some(route) = read(view, key) else { return Planned::default() };
+/// What the rules of a route mean; none if it has no parent of ours.
+pub(super) fn lower(view: &View<'_>, key: &Key) -> Option<Lowered> {
+    let attach = view.attach(key)?;
+    if attach.parents.is_empty() {
+        return None;
+    }
+    // Grants are asked for by Gateways, not by the mesh. A route has one set of rules, so one Gateway parent asks for all.
+    let needs_grants = attach.parents.iter().any(|p| matches!(p.place, Ok(Place::Gateway { .. })));
+    Some(lower::lower(view, &read(view, key)?, needs_grants))
+}
+
+/// What becomes of a route.
+pub(super) fn plan(view: &View<'_>, key: &Key) -> Planned {
+    let (Some(attach), Some(route)) = (view.attach(key), read(view, key)) else { return Planned::default() };
     if attach.parents.is_empty() {
         return Planned::default();
     }
     let settled: Vec<Result<Place, Refusal>> =
         attach.parents.iter().map(|parent| super::conflict::settle(view, key, parent.place.clone())).collect();
-    // Grants are asked for by Gateways, not by the mesh. A route has one set of rules, so one Gateway parent asks for all.
-    let needs_grants = settled.iter().any(|p| matches!(p, Ok(Place::Gateway { .. })));
-    let lowered = lower::lower(view, &route, needs_grants);
-    let rejected = lowered.rejected();
+    let lowered = view.lowered(key);
+    let rejected = lowered.and_then(Lowered::rejected);
     let parents = attach.parents.iter().zip(&settled).map(|(parent, place)| {
         let accepted = match (place, &rejected) {
             (Err(refusal), _) | (Ok(_), Some(refusal)) => {
@@ -104,28 +112,30 @@ pub(super) fn plan(view: &View<'_>, key: &Key, attach: &Attach) -> Planned {
             }
             (Ok(place), None) => Condition::yes("Accepted", reason::ACCEPTED, place.describe()),
         };
-        let mut conditions = vec![accepted, lowered.resolved_refs()];
+        let mut conditions = vec![accepted];
+        conditions.extend(lowered.map(Lowered::resolved_refs));
         if place.is_ok() && rejected.is_none() {
-            conditions.extend(lowered.partially_invalid());
+            conditions.extend(lowered.and_then(Lowered::partially_invalid));
         }
         RouteParent { parent: route.parents[parent.index].clone(), conditions }
     });
     let body = Body::Route(parents.collect());
     let status = Status { key: key.clone(), generation: route.meta.generation, body };
-    let rejected = rejected.is_some();
-    let places = settled.into_iter().flatten().filter(|_| !rejected);
+    let applied = lowered.filter(|_| rejected.is_none());
+    let places = settled.into_iter().flatten();
     let attachments: Vec<Attachment> = places.flat_map(|place| place.attachments(view)).collect();
-    let resource = if attachments.is_empty() { None } else { resource(key, &route, attachments, lowered) };
-    Planned { resource, status: Some(status), rejected }
+    let resource = applied.filter(|_| !attachments.is_empty());
+    let resource = resource.and_then(|lowered| self::resource(key, &route, attachments, lowered.rules.clone()));
+    Planned { resource, status: Some(status) }
 }
 
-fn resource(key: &Key, route: &Route<'_>, attachments: Vec<Attachment>, lowered: lower::Lowered) -> Option<Resource> {
+fn resource(key: &Key, route: &Route<'_>, attachments: Vec<Attachment>, rules: Rules) -> Option<Resource> {
     let created = route.meta.created;
-    Some(match (resource_id(key)?, lowered.rules) {
-        (ResourceId::HttpRoute(id), lower::Rules::Http(rules)) => {
+    Some(match (resource_id(key)?, rules) {
+        (ResourceId::HttpRoute(id), Rules::Http(rules)) => {
             Resource::HttpRoute(Arc::new(HttpRoute { id, created, attachments, rules }))
         }
-        (ResourceId::StreamRoute(id), lower::Rules::Stream(backends)) => {
+        (ResourceId::StreamRoute(id), Rules::Stream(backends)) => {
             Resource::StreamRoute(Arc::new(StreamRoute { id, created, attachments, backends }))
         }
         _ => return None,

@@ -29,6 +29,8 @@ pub(super) enum Unit {
     Certificate(NsName),
     /// Where a route is attached.
     Attach(Key),
+    /// What the rules of a route mean.
+    Lower(Key),
     /// Conflicts on a Service.
     Conflicts(ServiceId),
     /// A route.
@@ -66,7 +68,7 @@ impl Unit {
             Kind::BackendTlsPolicy => vec![Self::TlsPolicy(name)],
             Kind::Gateway => vec![Self::Listeners(name.clone()), Self::Gateway(name)],
             Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
-                vec![Self::Attach(key.clone()), Self::Route(key.clone())]
+                vec![Self::Attach(key.clone()), Self::Lower(key.clone()), Self::Route(key.clone())]
             }
             // Read by others only.
             Kind::Namespace

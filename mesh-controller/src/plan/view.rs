@@ -4,6 +4,7 @@ use super::{
     attach::{Attach, Parent},
     engine::Memo,
     listener::Listeners,
+    lower::Lowered,
     unit::{Dep, Unit},
 };
 use crate::{
@@ -121,17 +122,25 @@ impl<'a> View<'a> {
         self.memo.listeners.get(gateway)
     }
 
-    /// Routes that are attached to a parent, in the order of their keys.
+    /// Where a route is attached.
+    pub(super) fn attach(&self, route: &Key) -> Option<&'a Attach> {
+        self.note(Dep::Unit(Unit::Attach(route.clone())));
+        self.memo.attach.get(route)
+    }
+
+    /// What the rules of a route mean.
+    pub(super) fn lowered(&self, route: &Key) -> Option<&'a Lowered> {
+        self.note(Dep::Unit(Unit::Lower(route.clone())));
+        self.memo.lowered.get(route)
+    }
+
+    /// Routes that are attached to a parent and of which something can be applied, in the order of their keys.
     pub(super) fn attached(&self, parent: &Parent) -> impl Iterator<Item = (&'a Key, &'a Attach)> + use<'a> {
         self.note(Dep::Attached(parent.clone()));
         let memo = self.memo;
         let routes = memo.attached.get(parent).into_iter().flatten();
-        routes.filter_map(|key| Some((key, memo.attach.get(key)?)))
-    }
-
-    /// Whether a route is attached, but nothing of it can be applied. Noted with [`View::attached`].
-    pub(super) fn is_rejected(&self, route: &Key) -> bool {
-        self.memo.rejected.contains(route)
+        let applied = routes.filter(|key| !memo.rejected.contains(*key));
+        applied.filter_map(|key| Some((key, memo.attach.get(key)?)))
     }
 
     /// Ports of a Service that a route has lost to a route of another kind.

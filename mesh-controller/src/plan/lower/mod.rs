@@ -17,6 +17,7 @@ use mesh_core::mesh::{BackendTarget, HttpRule};
 use std::sync::Arc;
 
 /// The rules of a route, and what is wrong with them.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Lowered {
     pub(super) rules: Rules,
     /// References that lead nowhere.
@@ -27,6 +28,7 @@ pub(super) struct Lowered {
     total: usize,
 }
 
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Rules {
     Http(Vec<Arc<HttpRule>>),
     Stream(Vec<(u32, BackendTarget)>),

@@ -5,7 +5,7 @@ use super::{
     world::{Edit, edits},
 };
 use crate::{
-    inventory::{Change, Key, Kind, admit},
+    inventory::{Change, admit},
     plan::Planner,
 };
 use mesh_core::{
@@ -106,19 +106,17 @@ proptest! {
             Edit::Set(object) => Some(set(object)),
             Edit::Remove(_) => None,
         }));
-        // A route that cannot be applied still holds its place among the kinds of routes of a Service; that is a conflict, not breakage.
-        let contested = |key: &Key| matches!(key.kind, Kind::TlsRoute | Kind::TcpRoute);
         let before = planner.plan().clone();
         let key = admit(&mut broken.clone()).expect("an API server lets it through").key;
         planner.apply([set(&broken)]);
         let after = planner.plan();
         let is_its_own = |id: &ResourceId| id.to_string() == key.to_string();
         let others = |plan: &crate::plan::Plan| -> Vec<(ResourceId, Resource)> {
-            plan.mesh.iter().filter(|(id, _)| !is_its_own(id) && !matches!(id, ResourceId::StreamRoute(_))).map(|(i, r)| (i.clone(), r.clone())).collect()
+            plan.mesh.iter().filter(|(id, _)| !is_its_own(id)).map(|(i, r)| (i.clone(), r.clone())).collect()
         };
         prop_assert_eq!(others(&before), others(after));
         for (other, status) in &before.statuses {
-            if *other != key && !contested(other) {
+            if *other != key {
                 prop_assert_eq!(after.statuses.get(other), Some(status), "{}", other);
             }
         }
