@@ -1,9 +1,9 @@
 //! Access logs of all proxies, and the join of their lines with what a client saw. Joining is pure.
 
-use super::{control::LogLine, request::Outcome};
+use super::{addresses::SUPERVISOR, control::LogLine, request::Outcome};
 use anyhow::Result;
 use serde_json::Value;
-use std::{fs, path::Path};
+use std::{fs, net::SocketAddr, path::Path};
 
 /// All complete lines of all proxies.
 pub fn read(dir: &Path) -> Result<Vec<LogLine>> {
@@ -48,16 +48,23 @@ pub struct Seen {
 pub fn seen(outcome: &Outcome, log: &[LogLine]) -> Option<Seen> {
     let mine = |l: &&LogLine| {
         let by_trace = l.line["trace_id"].as_str() == Some(&outcome.trace_id);
-        by_trace || outcome.local.is_some_and(|a| l.line["source"]["address"].as_str() == Some(&a.to_string()))
+        let by_address = outcome.local.is_some_and(|a| {
+            // From the host the playground dials the Gateway in the client's stead, from the same port.
+            let inside = if l.line["direction"] == "gateway" { SocketAddr::from((SUPERVISOR, a.port())) } else { a };
+            l.line["source"]["address"].as_str() == Some(&inside.to_string())
+        });
+        by_trace || by_address
     };
-    let lines: Vec<&Value> = log.iter().filter(mine).map(|l| &l.line).collect();
-    let by_trace = |l: &&&Value| l["trace_id"].as_str() == Some(outcome.trace_id.as_str());
+    let lines: Vec<&LogLine> = log.iter().filter(mine).collect();
+    // A connection that carries requests has a line of its own; the request's says more.
+    let by_trace = |l: &&&LogLine| l.line["trace_id"].as_str() == Some(outcome.trace_id.as_str());
     let of = |direction: &str| {
-        let all = || lines.iter().filter(|l| l["direction"] == direction);
+        let all = || lines.iter().filter(|l| l.line["direction"] == direction);
         all().rfind(by_trace).or_else(|| all().next_back()).copied()
     };
-    let sender = of("gateway").or_else(|| of("outbound"));
-    let receiver = of("inbound");
+    let gateway = of("gateway");
+    let receiver = of("inbound").or_else(|| received(gateway?, log)).map(|l| &l.line);
+    let sender = gateway.or_else(|| of("outbound")).map(|l| &l.line);
     let first = sender.or(receiver)?;
     let text =
         |v: &Value| v.as_str().map_or_else(|| if v.is_null() { String::new() } else { v.to_string() }, str::to_owned);
@@ -72,6 +79,20 @@ pub fn seen(outcome: &Outcome, log: &[LogLine]) -> Option<Seen> {
         attempts: first["attempts"].as_u64().unwrap_or(0),
         fault: text(&first["fault"]),
     })
+}
+
+/// The receiver's line of a connection through a Gateway. It names the Gateway as its peer, not the client: the last one between the two is it.
+fn received<'a>(gateway: &LogLine, log: &'a [LogLine]) -> Option<&'a LogLine> {
+    if gateway.line["kind"] != "connection" {
+        return None;
+    }
+    let identity = gateway.proxy.strip_prefix("gateway_")?.replacen('_', "/sa/", 1);
+    let between = |l: &&LogLine| {
+        l.line["direction"] == "inbound"
+            && l.line["destination"]["workload"] == gateway.line["destination"]["workload"]
+            && l.line["source"]["identity"].as_str().is_some_and(|i| i.ends_with(&format!("/ns/{identity}")))
+    };
+    log.iter().rfind(between)
 }
 
 #[cfg(test)]

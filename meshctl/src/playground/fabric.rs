@@ -11,6 +11,9 @@ use std::{
     path::Path,
 };
 
+/// A bridge without an address of its own takes the lowest of its ports', and changes it when a Gateway is plugged in; neighbours would not know for half a minute.
+const BRIDGE_MAC: &str = "02:68:65:64:64:01";
+
 /// Lays the bridge in the supervisor's own network namespace.
 pub fn lay_bridge() -> Result<()> {
     fs::write("/proc/sys/net/ipv4/ip_forward", "1")
@@ -18,7 +21,7 @@ pub fn lay_bridge() -> Result<()> {
     // Duplicate address detection would hold back every IPv6 address for a second.
     fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").context("cannot set accept_dad: is IPv6 disabled?")?;
     ip_here(&format!(
-        "link set lo up\nlink add fabric type bridge\nlink set fabric up\n\
+        "link set lo up\nlink add fabric address {BRIDGE_MAC} type bridge\nlink set fabric up\n\
          addr add {SUPERVISOR}/16 dev fabric\naddr add {SUPERVISOR_V6}/64 dev fabric nodad\n"
     ))
     .context("cannot lay the bridge between the nodes")

@@ -170,18 +170,27 @@ async fn forward(listener: TcpListener, to: SocketAddr) -> Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
-        let Ok((mut from_host, _)) = listener.accept().await else {
+        let Ok((mut from_host, peer)) = listener.accept().await else {
             // Out of descriptors, most likely: let some go.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         tokio::spawn(async move {
-            let dialled = tokio::time::timeout(DIAL, tokio::net::TcpStream::connect(to)).await;
-            if let Ok(Ok(mut inside)) = dialled {
+            if let Ok(Ok(mut inside)) = tokio::time::timeout(DIAL, dial(peer.port(), to)).await {
                 let _ = (inside.set_nodelay(true), from_host.set_nodelay(true));
                 // Either end may break off; the other sees it by the closing.
                 let _ = tokio::io::copy_bidirectional(&mut from_host, &mut inside).await;
             }
         });
     }
+}
+
+/// Connects from the port that the client has on the host, if it is free here: by it the client finds its line in the access log.
+async fn dial(port: u16, to: SocketAddr) -> std::io::Result<tokio::net::TcpStream> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    if socket.bind((addresses::SUPERVISOR, port).into()).is_err() {
+        return tokio::net::TcpStream::connect(to).await;
+    }
+    socket.connect(to).await
 }

@@ -164,8 +164,33 @@ type Body = Full<Bytes>;
 
 enum Open {
     None,
-    Http1(hyper::client::conn::http1::SendRequest<Body>, SocketAddr, Option<String>),
-    Http2(hyper::client::conn::http2::SendRequest<Body>, SocketAddr, Option<String>),
+    Http1(hyper::client::conn::http1::SendRequest<Body>, SocketAddr, Option<String>, Driver),
+    Http2(hyper::client::conn::http2::SendRequest<Body>, SocketAddr, Option<String>, Driver),
+}
+
+/// The task that moves a connection's bytes.
+type Driver = tokio::task::JoinHandle<hyper::Result<()>>;
+
+/// Closing takes a moment; the access log tells of a connection only then.
+const CLOSE: Duration = Duration::from_millis(500);
+
+impl Open {
+    async fn close(self) {
+        let driver = match self {
+            Self::None => return,
+            // Without its sender a connection ends.
+            Self::Http1(sender, .., driver) => {
+                drop(sender);
+                driver
+            }
+            Self::Http2(sender, .., driver) => {
+                drop(sender);
+                driver
+            }
+        };
+        // Ended or not, there is nothing more to do.
+        let _ = tokio::time::timeout(CLOSE, driver).await;
+    }
 }
 
 /// Makes all requests of `request`, one after the other; HTTP keeps its connection.
@@ -189,6 +214,7 @@ pub async fn perform(request: &Request, from: &From, to: SocketAddr) -> Vec<Outc
         outcome.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         outcomes.push(outcome);
     }
+    open.close().await;
     outcomes
 }
 
@@ -211,22 +237,20 @@ async fn http(request: &Request, from: &From, to: SocketAddr, open: &mut Open, o
         let io = TokioIo::new(connection.stream);
         *open = if request.protocol == Protocol::Http1 {
             let (sender, driver) = hyper::client::conn::http1::handshake(io).await?;
-            tokio::spawn(driver);
-            Open::Http1(sender, connection.local, connection.tls)
+            Open::Http1(sender, connection.local, connection.tls, tokio::spawn(driver))
         } else {
             let (sender, driver) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
-            tokio::spawn(driver);
-            Open::Http2(sender, connection.local, connection.tls)
+            Open::Http2(sender, connection.local, connection.tls, tokio::spawn(driver))
         };
     }
     let message = message(request, outcome)?;
     let response = match open {
         Open::None => bail!("no connection"),
-        Open::Http1(sender, local, tls) => {
+        Open::Http1(sender, local, tls, _) => {
             (outcome.local, outcome.tls) = (Some(*local), tls.clone());
             sender.send_request(message).await?
         }
-        Open::Http2(sender, local, tls) => {
+        Open::Http2(sender, local, tls, _) => {
             (outcome.local, outcome.tls) = (Some(*local), tls.clone());
             sender.send_request(message).await?
         }

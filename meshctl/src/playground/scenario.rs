@@ -357,8 +357,10 @@ fn table(step: &Step, answers: &[Answer], good: bool) -> Vec<Vec<String>> {
             Some((_, rest)) => rest.replace("/sa/", "/"),
             None => "-".into(),
         };
-        let who = if seen.client.is_empty() && seen.server.is_empty() {
-            "plaintext, outside the mesh".into()
+        let who = if a.seen.is_none() {
+            "not in the mesh's log".into()
+        } else if seen.client.is_empty() && seen.server.is_empty() {
+            "-".into()
         } else {
             format!("{} → {}", short(&seen.client), short(&seen.server))
         };
