@@ -149,15 +149,6 @@ impl TryFrom<Flags> for Settings {
         if workers.is_none() {
             bad.push(format!("--workers {:?}: must be a whole number from 0 to {WORKERS_MAX}", flags.workers));
         }
-        for (flag, path) in [
-            ("--controller-ca", &flags.controller_ca),
-            ("--token-file", &flags.token_file),
-            ("--state-dir", &flags.state_dir),
-        ] {
-            if path.as_os_str().is_empty() {
-                bad.push(format!("{flag}: must not be empty"));
-            }
-        }
         if flags.access_log.is_empty() {
             bad.push("--access-log: must be a file or -".into());
         }
@@ -244,7 +235,6 @@ mod tests {
             ("--address", "here", "--address \"here\": must be an IP address"),
             ("--workers", "many", "--workers \"many\": must be a whole number from 0 to 1024"),
             ("--workers", "-1", "--workers \"-1\": must be a whole number from 0 to 1024"),
-            ("--state-dir", "", "--state-dir: must not be empty"),
             ("--access-log", "", "--access-log: must be a file or -"),
             ("--cni-socket", "absent", "--cni-socket: a node's proxy needs it, to hear of pods"),
             ("--cni-socket", "cni.sock", "--cni-socket \"cni.sock\": must be an absolute path"),
