@@ -1,5 +1,7 @@
 //! The real program over its real doors: folder in, TLS and gRPC out, status file, exit codes. It must not reach into the library.
 
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test, wherever it stands")]
+
 use mesh_core::node::Resource;
 use mesh_wire::proto::{
     Ack, Delta, Hello, ToController, ToProxy, config_client::ConfigClient, to_controller::Message, to_proxy,

@@ -32,7 +32,7 @@ impl Cycle {
         let mut known = Vec::new();
         self.turn(first, defaults, &mut known);
         planned();
-        while let Some(batch) = folders.next() {
+        while let Some(batch) = folders.wait() {
             self.turn(batch, NodeDelta::default(), &mut known);
         }
     }

@@ -75,7 +75,7 @@ fn unique<K: PartialEq>(list: &Value, key: impl Fn(&Value) -> K) -> bool {
     list.iter().enumerate().all(|(i, a)| list[..i].iter().all(|b| key(a) != key(b)))
 }
 
-fn filter_types<'a>(filters: &'a Value) -> impl Iterator<Item = &'a str> + Clone {
+fn filter_types(filters: &Value) -> impl Iterator<Item = &str> + Clone {
     filters.as_array().map_or(&[][..], Vec::as_slice).iter().filter_map(|f| f["type"].as_str())
 }
 
@@ -127,8 +127,11 @@ fn path(path: &Value) -> Option<String> {
     (!value.bytes().all(plain)).then(|| "must only contain valid characters of a URL path".to_owned())
 }
 
+/// Says what is wrong with a value, if anything is.
+type Judge = fn(&Value) -> Option<String>;
+
 /// Rules whose message depends on what is wrong.
-const JUDGES: &[(&[Kind], &str, fn(&Value) -> Option<String>)] = &[
+const JUDGES: &[(&[Kind], &str, Judge)] = &[
     (L7, "spec.rules.*.filters.*", filter),
     (L7, "spec.rules.*.backendRefs.*.filters.*", filter),
     (HTTP, "spec.rules.*.matches.*.path", path),

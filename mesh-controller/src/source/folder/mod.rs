@@ -78,7 +78,7 @@ impl Folders {
     }
 
     /// Waits for a change and says what it means. Blocks the thread; none: [`Stop`] was called.
-    pub fn next(&mut self) -> Option<Batch> {
+    pub fn wait(&mut self) -> Option<Batch> {
         loop {
             let due = self.gone.values().min().copied();
             let (paths, rescan) = self.wakes.wait(due, GATHER)?;
@@ -104,7 +104,7 @@ impl Folders {
         }
     }
 
-    /// Ends [`Folders::next`] from another thread.
+    /// Ends [`Folders::wait`] from another thread.
     pub fn stopper(&self) -> Stop {
         Stop(self.wakes.clone())
     }
@@ -188,7 +188,7 @@ impl Folders {
 pub struct Stop(Arc<Wakes>);
 
 impl Stop {
-    /// [`Folders::next`] says none from now on.
+    /// [`Folders::wait`] says none from now on.
     pub fn stop(&self) {
         self.0.stop();
     }

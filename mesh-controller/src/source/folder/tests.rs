@@ -9,6 +9,9 @@ use std::{
     thread,
 };
 
+/// How a program saves, and what it does.
+type Save<'a> = (&'a str, &'a dyn Fn(&str));
+
 /// A watched folder whose batches come over a channel.
 struct Bench {
     dir: tempfile::TempDir,
@@ -27,7 +30,7 @@ impl Bench {
         let stop = folders.stopper();
         let (send, batches) = mpsc::channel();
         let thread = thread::spawn(move || {
-            while let Some(batch) = folders.next() {
+            while let Some(batch) = folders.wait() {
                 if send.send(batch).is_err() {
                     return;
                 }
@@ -102,7 +105,7 @@ fn every_way_of_saving_is_live_within_the_promise() {
             file.write_all(&[byte]).unwrap();
         }
     };
-    let saves: [(&str, &dyn Fn(&str)); 4] =
+    let saves: [Save<'_>; 4] =
         [("in place", &in_place), ("rename", &by_rename), ("backup", &backup_first), ("byte by byte", &slowly)];
     for (i, (how, save)) in saves.iter().enumerate() {
         save(&labelled("a", &i.to_string()));
@@ -161,7 +164,7 @@ fn a_volume_that_swaps_its_data_link_is_read_anew() {
     fs::rename(at("..data_tmp"), at("..data")).unwrap();
     let mut seen = Vec::new();
     while seen.is_empty() {
-        seen = words(&folders.next().unwrap());
+        seen = words(&folders.wait().unwrap());
     }
     assert_eq!(seen, ["+Namespace a"]);
 }
