@@ -35,7 +35,7 @@ func verbs() map[string]subcommand {
 		"clock":       {"", "show each machine's clock and its distance from the host's", clock},
 		"build":       {"[TOOL…]", "build what a bed runs, or the named tools", build},
 		"image":       {"--out FILE --name REF [--user UID:GID] PROGRAM", "pack a program as a container image", packImage},
-		"conformance": {"[--profiles …] [--run TEST] [--bare]", "run the official Gateway API suite and print its table", conformance},
+		"conformance": {"[--profiles …] [--run TEST] [--bare|--no-install]", "run the official Gateway API suite and print its table", conformance},
 		"check":       {"", "say what this machine lacks for a bed", check},
 		"beds":        {"", "list every bed on this machine", beds},
 		"leftovers":   {"", "list anything of a bed that is still on the host", leftovers},

@@ -102,11 +102,27 @@ func InNetworkOf(pid int, act func() error) error {
 // ErrNotFound says that the object is not there.
 var ErrNotFound = errors.New("not found")
 
-// Get reads a path into out (nil to only look).
+// errBusy says that the server asks to come back.
+var errBusy = errors.New("too many requests")
+
+// busyPause is short: the server says busy for a moment when a resource was just defined.
+const busyPause = 250 * time.Millisecond
+
+// Get reads a path into out (nil to only look). A server that is busy is asked again.
 func (c *Client) Get(path string, out any) error {
 	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
 	defer cancel()
-	return c.call(ctx, http.MethodGet, path, "", nil, out)
+	for {
+		err := c.call(ctx, http.MethodGet, path, "", nil, out)
+		if !errors.Is(err, errBusy) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(busyPause):
+		}
+	}
 }
 
 // MergePatch changes the fields given.
@@ -180,6 +196,8 @@ func (c *Client) call(ctx context.Context, method, path, contentType string, bod
 	switch {
 	case answer.StatusCode == http.StatusNotFound:
 		return fmt.Errorf("%s %s: %w", method, path, ErrNotFound)
+	case answer.StatusCode == http.StatusTooManyRequests:
+		return fmt.Errorf("%s %s: %w", method, path, errBusy)
 	case answer.StatusCode >= 300:
 		var status struct{ Message string }
 		_ = json.Unmarshal(text, &status)
