@@ -109,9 +109,15 @@ pub struct Report {
 impl Report {
     /// Puts problems together: the same place and object is told once, in the controller's words (they come first).
     pub fn merge_problems(controller: Vec<Problem>, ours: Vec<Problem>) -> Vec<Problem> {
+        // `Kind namespace/name` and `Kind/namespace/name` are the same object.
+        let object = |p: &Problem| p.object.replace('/', " ");
         let mut all: Vec<Problem> = Vec::new();
         for problem in controller.into_iter().chain(ours) {
-            let same = |p: &Problem| p.file == problem.file && (p.object == problem.object || p.line == problem.line);
+            let same = |p: &Problem| {
+                let same_object = !p.object.is_empty() && object(p) == object(&problem);
+                same_object && p.reason == problem.reason
+                    || p.file == problem.file && (same_object || p.line == problem.line)
+            };
             if !all.iter().any(same) {
                 all.push(problem);
             }
@@ -206,4 +212,28 @@ pub fn table(out: &mut String, head: &[&str], rows: impl IntoIterator<Item = Vec
         out.push('\n');
     }
     out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_that_both_report_is_told_once_in_the_controllers_words() {
+        let problem = |file: &str, line, object: &str, reason: &str| Problem {
+            file: file.into(),
+            line,
+            object: object.into(),
+            field: String::new(),
+            reason: reason.into(),
+        };
+        let theirs = vec![problem("a.yaml", 3, "Service b/web", "must be an integer")];
+        let ours = vec![
+            problem("a.yaml", 9, "Service/b/web", "invalid type"),
+            problem("a.yaml", 40, "Pod/b/c", "invalid type"),
+        ];
+        let all = Report::merge_problems(theirs, ours);
+        assert_eq!(all.iter().map(|p| p.reason.as_str()).collect::<Vec<_>>(), ["must be an integer", "invalid type"]);
+        assert_eq!(all[1].object, "Pod/b/c");
+    }
 }

@@ -410,6 +410,10 @@ impl Desk {
         report.objects = told["objects"].as_array().cloned().unwrap_or_default();
         let mut problems: Vec<Problem> = serde_json::from_value(told["problems"].clone()).unwrap_or_default();
         problems.retain(|p| !p.object.starts_with(super::folder::SCENARIO));
+        // What we copied into the live folder is wrong as the user's original is; that one is told.
+        let live = self.paths.at("live").display().to_string();
+        let (copied, mut problems): (Vec<_>, Vec<_>) = problems.into_iter().partition(|p| p.file.starts_with(&live));
+        problems.extend(copied);
         report.problems = Report::merge_problems(problems, report.problems);
         report
     }
@@ -455,6 +459,7 @@ impl Desk {
         let [stdin, stdout, stderr]: [OwnedFd; 3] =
             fds.try_into().map_err(|_| "exec needs three descriptors".to_owned())?;
         let run = || -> Result<i32> {
+            let netns = machine.enter(&pod, None).netns;
             let mut command = machine.enter(&pod, None).command(&self.options.meshctl, argv)?;
             let mut child =
                 command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr)).spawn()?;
@@ -464,8 +469,9 @@ impl Desk {
                 if let Some(status) = child.try_wait()? {
                     break status;
                 }
-                // The client closes when it is interrupted; what it started ends with it.
-                if matches!(std::io::Read::read(&mut &*stream, &mut [0]), Ok(0)) {
+                // The client closes when it is interrupted, and a pod can go away; what was started ends with either.
+                let interrupted = matches!(std::io::Read::read(&mut &*stream, &mut [0]), Ok(0));
+                if interrupted || !netns.exists() {
                     let _ = killpg(group, Signal::SIGKILL);
                 }
                 std::thread::sleep(Duration::from_millis(5));
