@@ -18,7 +18,7 @@ export CARGO_TARGET_DIR ?= $(HEDDLE_CACHE)/target
 CARGO ?= cargo
 BIN := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: all demo build test test-fast test-cluster check fmt clippy docs deny bench conformance images tools clean-cache
+.PHONY: all demo build test test-fast test-cluster check fmt clippy docs deny bench conformance images tools examples-module clean-cache
 all: build
 
 ## Programs that tests and playground call; on Debian as root they are installed, else they are named.
@@ -30,6 +30,13 @@ tools:
 	  else echo "missing:$$missing; install them with: apt-get install$$missing" >&2; exit 2; fi; fi
 	@command -v $(CARGO) >/dev/null || { echo "missing: cargo 1.95 or newer (https://rustup.rs)" >&2; exit 2; }
 
+## Gateway API's own examples, which tests plan. `go mod download` grumbles when Go is older than the module asks for, but unpacks it all the same.
+GATEWAY_API := sigs.k8s.io/gateway-api@v1.7.0
+examples-module:
+	@command -v go >/dev/null || { echo "missing: go 1.26 or newer (https://go.dev/dl)" >&2; exit 2; }
+	@cd / && { go mod download $(GATEWAY_API) >/dev/null 2>&1 || true; }; \
+	test -d "$$(go env GOMODCACHE)/$(GATEWAY_API)/examples" || { echo "cannot get the Go module $(GATEWAY_API): is a Go module proxy reachable?" >&2; exit 2; }
+
 build: tools
 	$(CARGO) build --locked --workspace --bins
 
@@ -38,7 +45,7 @@ demo: build
 	$(BIN)/meshctl playground run examples/shop
 
 ## Rungs 1 to 4: everything below a cluster.
-test-fast: build
+test-fast: build examples-module
 	$(CARGO) test --locked --workspace
 
 test: test-fast test-cluster
@@ -62,5 +69,5 @@ bench:
 clean-cache:
 	rm -rf "$(HEDDLE_CACHE)"
 
--include mesh-controller/api.mk
--include tests/cluster/bed.mk
+include mesh-controller/api.mk
+include tests/cluster/bed.mk
