@@ -192,6 +192,12 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<(), serde_saphyr::Error> {
 fn broken(text: &str, first: usize, key: Option<Key>, error: &serde_saphyr::Error) -> Box<Broken> {
     let at = error.location().map_or(1, |l| usize::try_from(l.line()).unwrap_or(1)).max(1);
     let reason = error.to_string();
+    // The place is told apart from the reason.
+    let reason = reason.strip_prefix("error: ").unwrap_or(&reason);
+    let reason = match reason.split_once(": ") {
+        Some((place, rest)) if place.starts_with("line ") => rest,
+        _ => reason,
+    };
     Box::new(Broken {
         key,
         line: first + at - 1,
