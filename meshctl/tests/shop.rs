@@ -173,3 +173,33 @@ fn replacing_and_scaling_pods_fails_no_request() -> Result<()> {
     ensure!(all.len() > 100, "only {} requests were under way", all.len());
     Ok(())
 }
+
+#[test]
+fn a_running_pod_is_enrolled_and_released_by_its_label() -> Result<()> {
+    let dir = shop()?;
+    let (_playground, client) = start(dir.path())?;
+    let reaches_the_mesh = |want: bool| {
+        until(
+            || {
+                let outcome =
+                    client.request("shop/printer", Request::get("http://cart/")?)?.pop().context("no outcome")?;
+                ensure!((outcome.status == Some(200)) == want, "{outcome:?}");
+                Ok(())
+            },
+            Duration::from_secs(20),
+        )
+    };
+    let printer = || -> Result<(String, u32)> {
+        let report = client.status()?;
+        let pod = report.pods.iter().find(|p| p.name == "printer").context("printer")?;
+        Ok((pod.netns.clone(), pod.restarts))
+    };
+    let before = printer()?;
+    reaches_the_mesh(false)?;
+    edit(dir.path(), "apps.yaml", "heddle.dev/mesh: disabled", "heddle.dev/mesh: enabled")?;
+    reaches_the_mesh(true)?;
+    edit(dir.path(), "apps.yaml", "heddle.dev/mesh: enabled", "heddle.dev/mesh: disabled")?;
+    reaches_the_mesh(false)?;
+    ensure!(printer()? == before, "the pod was not restarted: {:?}", printer()?);
+    Ok(())
+}
