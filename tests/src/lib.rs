@@ -216,7 +216,8 @@ impl Pod<'_> {
     pub fn capture(&self) -> Result<Capture> {
         let file = tempfile::NamedTempFile::new()?;
         let path = file.path().to_str().context("path of the capture")?.to_owned();
-        let running = self.spawn(&["tcpdump", "-i", "eth0", "-U", "-Z", "root", "-w", &path, "-s", "0"])?;
+        let running =
+            self.spawn(&["tcpdump", "-i", "eth0", "-U", "--immediate-mode", "-Z", "root", "-w", &path, "-s", "0"])?;
         // The file header is written when the socket is open.
         eventually(Duration::from_secs(10), || {
             ensure!(fs::metadata(&path)?.len() > 0, "tcpdump does not capture");

@@ -31,12 +31,14 @@ fn a_minute_without_controller_fails_no_request() {
 fn a_proxy_starts_from_its_cache_while_the_controller_is_gone() {
     let mesh = Mesh::up(&format!("{PAIR}\n---\n{RETRIES}")).unwrap();
     assert_eq!(mesh.pod("shop/client").request("http://server/").unwrap().status, Some(200));
+    // A proxy writes its cache half a second after a change.
+    sleep(Duration::from_secs(1));
     mesh.program("controller", "stop").unwrap();
     mesh.program("node/n1", "kill").unwrap();
     mesh.program("node/n2", "kill").unwrap();
     eventually(Duration::from_secs(20), || {
         let outcome = mesh.pod("shop/client").request("http://server/")?;
-        anyhow::ensure!(outcome.status == Some(200), "{outcome:?}");
+        anyhow::ensure!(outcome.status == Some(200), "{outcome:?}\n{}\n{}", mesh.log("node/n1")?, mesh.log("node/n2")?);
         Ok(())
     })
     .unwrap();
