@@ -3,7 +3,7 @@
 use super::view::View;
 use crate::inventory::facts::Frontend;
 use mesh_core::{
-    mesh::{EndpointSlice, PortMapping, Service, ServicePort},
+    mesh::{Endpoint, EndpointSlice, PortMapping, Service, ServicePort},
     name::{NsName, ServiceId},
 };
 
@@ -33,5 +33,14 @@ pub(super) fn slice(view: &View<'_>, id: &NsName) -> Option<EndpointSlice> {
     let ports = service.spec.ports.iter().filter(|p| p.tcp);
     let ports =
         ports.filter_map(|p| Some(PortMapping { service_port: p.number, target_port: target(&p.name)? })).collect();
-    Some(EndpointSlice { id: id.clone(), service: service_id.clone(), ports, endpoints: object.spec.endpoints.clone() })
+    let endpoints = object.spec.endpoints.iter().map(|e| of_pod(view, e)).collect();
+    Some(EndpointSlice { id: id.clone(), service: service_id.clone(), ports, endpoints })
+}
+
+/// An endpoint with its pod. A pod on its node's network is no workload, and its address is its node's, so its endpoint is like one outside
+/// the mesh and names nobody. Any other pod stays named: without a workload of that name (it has ended, or is not known yet) the endpoint
+/// gets nothing, as its address may be somebody else's by now.
+fn of_pod(view: &View<'_>, endpoint: &Endpoint) -> Endpoint {
+    let workload = endpoint.workload.clone().filter(|id| !view.pod(id).is_some_and(|pod| pod.spec.host_network));
+    Endpoint { workload, ..endpoint.clone() }
 }

@@ -51,12 +51,13 @@ fn choice() -> impl Strategy<Value = Choice> {
     let label = select(&["enabled", "disabled", "other"][..]);
     prop_oneof![
         1 => label.clone().prop_map(|l| ("v1", "Namespace", json!({"metadata": {"labels": {"heddle.dev/mesh": l}}}))),
-        2 => (label, select(&["Running", "Failed"][..])).prop_map(|(l, phase)| ("v1", "Pod",
-            json!({"metadata": {"labels": {"heddle.dev/mesh": l}}, "spec": {"nodeName": "n1"}, "status": {"phase": phase, "podIP": "10.0.0.1"}}))),
+        2 => (label, select(&["Running", "Failed"][..]), any::<bool>()).prop_map(|(l, phase, host)| ("v1", "Pod",
+            json!({"metadata": {"labels": {"heddle.dev/mesh": l}}, "spec": {"nodeName": "n1", "hostNetwork": host}, "status": {"phase": phase, "podIP": "10.0.0.1"}}))),
         3 => service().prop_map(|s| ("v1", "Service", s)),
-        2 => (name(), any::<bool>()).prop_map(|(service, ready)| ("discovery.k8s.io/v1", "EndpointSlice", json!({
+        2 => (name(), any::<bool>(), name(), ns()).prop_map(|(service, ready, pod, namespace)| ("discovery.k8s.io/v1", "EndpointSlice", json!({
             "metadata": {"labels": {"kubernetes.io/service-name": service}}, "addressType": "IPv4",
-            "ports": [{"name": "http", "port": 8080}], "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": ready}}]}))),
+            "ports": [{"name": "http", "port": 8080}], "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": ready},
+                "targetRef": {"kind": "Pod", "name": pod, "namespace": namespace}}]}))),
         1 => select(&["heddle.dev/controller", "other.example/controller"][..]).prop_map(|c| (GW, "GatewayClass", json!({"spec": {"controllerName": c}}))),
         3 => (name(), listener(), listener()).prop_map(|(class, one, two)| {
             let mut listeners = vec![one, two];
