@@ -2,7 +2,7 @@
 
 use super::{answer, body::Body, frontend::Frontend, head::match_host, outgoing::Outgoing};
 use crate::telemetry::Record;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, uri::Authority};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header::VARY, uri::Authority};
 use mesh_core::{
     fault::Fault,
     filter::{self, CorsAnswer},
@@ -162,7 +162,11 @@ impl Directed {
         }
         if let Some(cors) = &self.cors {
             for (name, value) in cors {
-                headers.insert(name, HeaderValue::clone(value));
+                // The application may vary by more than the origin.
+                match *name {
+                    VARY => drop(headers.append(name, HeaderValue::clone(value))),
+                    _ => drop(headers.insert(name, HeaderValue::clone(value))),
+                }
             }
         }
     }
@@ -173,4 +177,25 @@ pub fn misdirected() -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cors_replaces_what_the_application_says_but_adds_to_what_its_response_varies_by() {
+        let lines = |lines: &[(&'static str, &'static str)]| {
+            lines.iter().map(|(n, v)| (http::HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+        };
+        let cors: HeaderMap = lines(&[("access-control-allow-origin", "https://shop.example"), ("vary", "origin")]);
+        let service = ServiceId::new("shop", "cart");
+        let directed =
+            Directed { rule: None, backend: 0, service, port: 80, cors: Some(cors), mirrors: SmallVec::new() };
+        let mut headers: HeaderMap = lines(&[("access-control-allow-origin", "*"), ("vary", "accept-encoding")]);
+        directed.edit_response(&mut headers);
+        let all = |name| headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(all("access-control-allow-origin"), ["https://shop.example"]);
+        assert_eq!(all("vary"), ["accept-encoding", "origin"]);
+    }
 }
