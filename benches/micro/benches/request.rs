@@ -91,7 +91,12 @@ fn service(name: &str, endpoint: SocketAddr, workload: Option<NsName>) -> [Resou
     let route = HttpRoute {
         id: RouteId { kind: RouteKind::Http, name: id.clone() },
         created: 0,
-        attachments: vec![Attachment::Service { service: id, ports: vec![80], scope: Scope::Producer }],
+        attachments: vec![Attachment::Service {
+            service: id,
+            ports: vec![80],
+            scope: Scope::Producer,
+            hostnames: vec![],
+        }],
         rules: vec![Arc::new(rule)],
     };
     [

@@ -82,7 +82,12 @@ fn route(n: u32, path: &str) -> Resource {
         id: RouteId { kind: RouteKind::Http, name: NsName::new("bench", format!("route-{n}")) },
         created: 0,
         attachments: vec![
-            Attachment::Service { service: service_id(n % SERVICES), ports: vec![80], scope: Scope::Producer },
+            Attachment::Service {
+                service: service_id(n % SERVICES),
+                ports: vec![80],
+                scope: Scope::Producer,
+                hostnames: vec![],
+            },
             Attachment::Listener {
                 gateway: NsName::new("bench", "gateway"),
                 listener: "http".into(),

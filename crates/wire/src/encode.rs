@@ -197,13 +197,14 @@ fn route_kind(kind: RouteKind) -> proto::RouteKind {
 fn attachment(a: &Attachment) -> proto::Attachment {
     use proto::attachment::To;
     let to = match a {
-        Attachment::Service { service, ports, scope } => To::Service(proto::ServiceAttachment {
+        Attachment::Service { service, ports, scope, hostnames } => To::Service(proto::ServiceAttachment {
             service: service.to_string(),
             ports: ports.iter().map(|p| u32::from(*p)).collect(),
             consumer: match scope {
                 Scope::Producer => String::new(),
                 Scope::Consumer(namespace) => text(namespace),
             },
+            hostnames: hostnames.iter().map(HostPattern::to_string).collect(),
         }),
         Attachment::Listener { gateway, listener, hostnames } => To::Listener(proto::ListenerAttachment {
             gateway: gateway.to_string(),

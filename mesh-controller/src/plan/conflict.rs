@@ -28,7 +28,7 @@ pub(super) fn conflicts(view: &View<'_>, service: &ServiceId) -> Conflicts {
     let mut claims = Vec::new();
     for (key, attach) in view.attached(&Parent::Service(service.clone())) {
         for place in attach.parents.iter().filter_map(|p| p.place.as_ref().ok()) {
-            let Place::Service { service: on, ports, scope } = place else { continue };
+            let Place::Service { service: on, ports, scope, .. } = place else { continue };
             if on != service {
                 continue;
             }
@@ -57,7 +57,7 @@ pub(super) fn conflicts(view: &View<'_>, service: &ServiceId) -> Conflicts {
 
 /// What is left of a place after conflicts.
 pub(super) fn settle(view: &View<'_>, key: &Key, place: Result<Place, Refusal>) -> Result<Place, Refusal> {
-    let Ok(Place::Service { service, ports, scope }) = place else { return place };
+    let Ok(Place::Service { service, ports, scope, hostnames }) = place else { return place };
     let lost = view.lost(&service, key);
     let left: Vec<u16> = ports.iter().copied().filter(|p| lost.is_none_or(|lost| !lost.contains_key(p))).collect();
     match (left.is_empty(), lost) {
@@ -66,6 +66,6 @@ pub(super) fn settle(view: &View<'_>, key: &Key, place: Result<Place, Refusal>) 
                 lost.iter().map(|(port, winner)| format!("port {port} of Service {service} is governed by {winner}"));
             Err(Refusal::new(reason::CONFLICTED, why.collect::<Vec<_>>().join(", ")))
         }
-        _ => Ok(Place::Service { service, ports: left, scope }),
+        _ => Ok(Place::Service { service, ports: left, scope, hostnames }),
     }
 }

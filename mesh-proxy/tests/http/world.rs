@@ -187,6 +187,7 @@ impl World {
                 service: NsName::new("shop", service),
                 ports: vec![80],
                 scope: Scope::Producer,
+                hostnames: vec![],
             }],
             rules: rules.into_iter().map(Arc::new).collect(),
         }))]);

@@ -56,6 +56,8 @@ pub enum Attachment {
         ports: Vec<u16>,
         /// Whose requests it governs.
         scope: Scope,
+        /// Server names of a TLSRoute; empty: any. HTTP routes on Services are not chosen by host, so theirs are empty and never looked at.
+        hostnames: Vec<HostPattern>,
     },
     /// A Gateway listener.
     Listener {

@@ -11,8 +11,8 @@ pub struct StreamTable {
 }
 
 impl StreamTable {
-    pub(crate) fn of_service(routes: Arc<StreamIndex>) -> Self {
-        Self::of_listeners(HostIndex::of_any(HostIndex::of_any(routes)))
+    pub(crate) fn of_service(routes: Hosts<StreamIndex>) -> Self {
+        Self::of_listeners(HostIndex::of_any(routes))
     }
 
     pub(crate) fn of_listeners(listeners: HostIndex<Hosts<StreamIndex>>) -> Self {

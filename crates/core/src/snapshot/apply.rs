@@ -42,23 +42,38 @@ type Changes<I> = HashMap<Place, BTreeMap<RouteId, Option<Arc<<I as Bucket>::Rou
 /// Where routes meet each other.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Place {
-    Port(ServiceId, u16, Scope),
+    /// The host pattern is a server name: routes of requests have none here.
+    Port(ServiceId, u16, Scope, Option<HostPattern>),
     Listener(GatewayId, Text, Option<HostPattern>),
 }
 
+/// Places of a route of requests. On a Service it is chosen by the address that the client dialled, never by host (GEP-1294).
+fn http_places(attachments: &[Attachment]) -> Vec<Place> {
+    let mut places = places(attachments);
+    for place in &mut places {
+        if let Place::Port(.., host) = place {
+            *host = None;
+        }
+    }
+    places
+}
+
 fn places(attachments: &[Attachment]) -> Vec<Place> {
+    fn hosts(names: &[HostPattern]) -> Vec<Option<HostPattern>> {
+        if names.is_empty() { vec![None] } else { names.iter().cloned().map(Some).collect() }
+    }
     let mut places = Vec::new();
     for attachment in attachments {
         match attachment {
-            Attachment::Service { service, ports, scope } => {
-                places.extend(ports.iter().map(|port| Place::Port(service.clone(), *port, scope.clone())));
+            Attachment::Service { service, ports, scope, hostnames } => {
+                for host in hosts(hostnames) {
+                    let place = |port: &u16| Place::Port(service.clone(), *port, scope.clone(), host.clone());
+                    places.extend(ports.iter().map(place));
+                }
             }
             Attachment::Listener { gateway, listener, hostnames } => {
                 let place = |host| Place::Listener(gateway.clone(), listener.clone(), host);
-                if hostnames.is_empty() {
-                    places.push(place(None));
-                }
-                places.extend(hostnames.iter().map(|host| place(Some(host.clone()))));
+                places.extend(hosts(hostnames).into_iter().map(place));
             }
         }
     }
@@ -179,12 +194,12 @@ impl Snapshot {
             return;
         }
         let old = self.http_routes.remove(id);
-        for place in old.iter().flat_map(|r| places(&r.route.attachments)) {
+        for place in old.iter().flat_map(|r| http_places(&r.route.attachments)) {
             touched.http.entry(place).or_default().insert(id.clone(), None);
         }
         let Some(new) = new else { return };
         let compiled = Arc::new(CompiledRoute::new(new.clone(), old.as_deref()));
-        for place in places(&new.attachments) {
+        for place in http_places(&new.attachments) {
             touched.http.entry(place).or_default().insert(id.clone(), Some(compiled.clone()));
         }
         self.http_routes.insert(id.clone(), compiled);
@@ -221,7 +236,7 @@ impl Snapshot {
         let mut services: BTreeSet<_> = touched.services.into_iter().chain(touched.policies).collect();
         for (place, changes) in touched.http {
             match place {
-                Place::Port(service, port, scope) => {
+                Place::Port(service, port, scope, _) => {
                     let routes = Arc::make_mut(&mut self.service_mut(&service).port_mut(port).routes);
                     routes.change(&scope, |g| g.change_http(|before| changed(before, changes)));
                     services.insert(service);
@@ -235,9 +250,9 @@ impl Snapshot {
         }
         for (place, changes) in touched.streams {
             match place {
-                Place::Port(service, port, scope) => {
+                Place::Port(service, port, scope, host) => {
                     let routes = Arc::make_mut(&mut self.service_mut(&service).port_mut(port).routes);
-                    routes.change(&scope, |g| g.change_streams(|before| changed(before, changes)));
+                    routes.change(&scope, |g| g.change_streams(host.as_ref(), |before| changed(before, changes)));
                     services.insert(service);
                 }
                 Place::Listener(gateway, listener, host) => {

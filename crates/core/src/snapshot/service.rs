@@ -2,10 +2,10 @@
 
 use crate::{
     balance::EndpointSet,
-    mesh::{Scope, Service},
+    mesh::{HostPattern, Scope, Service},
     name::{NsName, Text},
     retry::Budget,
-    route::{Bucket, RouteTable, RuleIndex, StreamIndex, StreamTable},
+    route::{Bucket, Hosts, RouteTable, RuleIndex, StreamIndex, StreamTable},
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -43,7 +43,8 @@ pub(super) struct Routes {
 #[derive(Clone, Default)]
 pub(super) struct Governing {
     pub(super) http: Option<(Arc<RuleIndex>, Arc<RouteTable>)>,
-    pub(super) streams: Option<(Arc<StreamIndex>, Arc<StreamTable>)>,
+    /// None if there are no stream routes.
+    pub(super) streams: Option<(Hosts<StreamIndex>, Arc<StreamTable>)>,
 }
 
 impl Routes {
@@ -85,10 +86,13 @@ impl Governing {
 
     pub(super) fn change_streams(
         &mut self,
+        host: Option<&HostPattern>,
         change: impl FnOnce(&[Arc<<StreamIndex as Bucket>::Route>]) -> Option<StreamIndex>,
     ) {
-        let index = change(self.streams.as_ref().map_or(&[], |(index, _)| index.routes())).map(Arc::new);
-        self.streams = index.map(|index| (index.clone(), Arc::new(StreamTable::of_service(index))));
+        let mut hosts = self.streams.take().map(|(hosts, _)| hosts).unwrap_or_default();
+        let index = change(hosts.at(host).map_or(&[], |index| index.routes()));
+        hosts.set(host, index.map(Arc::new));
+        self.streams = (!hosts.is_empty()).then(|| (hosts.clone(), Arc::new(StreamTable::of_service(hosts))));
     }
 }
 

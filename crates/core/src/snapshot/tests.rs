@@ -240,10 +240,10 @@ fn slices() -> BoxedStrategy<Resource> {
 
 fn attachments() -> impl Strategy<Value = Vec<crate::mesh::Attachment>> {
     let ports = prop::sample::subsequence(vec![80u16, 81], 1..=2);
-    let to_s = (0..3u8, ports, prop::sample::select(vec!["", "y", "z"]))
-        .prop_map(|(i, ports, scope)| to_service(&format!("x/s{i}"), &ports, scope));
-    let hosts = prop::sample::subsequence(vec!["a.com", "*.com"], 0..=2);
-    let to_l = (0..2u8, prop::sample::select(vec!["l", "m"]), hosts)
+    let hosts = || prop::sample::subsequence(vec!["a.com", "*.com"], 0..=2);
+    let to_s = (0..3u8, ports, prop::sample::select(vec!["", "y", "z"]), hosts())
+        .prop_map(|(i, ports, scope, hosts)| to_server_names(&format!("x/s{i}"), &ports, scope, &hosts));
+    let to_l = (0..2u8, prop::sample::select(vec!["l", "m"]), hosts())
         .prop_map(|(i, l, hosts)| to_listener(&format!("g/g{i}"), l, &hosts));
     prop::collection::vec(prop_oneof![to_s, to_l], 0..4)
 }
@@ -310,8 +310,7 @@ fn seen(snapshot: &Snapshot) -> Vec<String> {
             for ns in ["x", "y", "z"] {
                 let governing = snapshot.port(&id, port).map(|p| p.routes.for_clients_of(ns));
                 let routes = governing.and_then(|g| g.http.as_ref()).map(|(i, _)| names(i.routes()));
-                let streams = governing.and_then(|g| g.streams.as_ref()).map(|(i, _)| names(i.routes()));
-                lines.push(format!("{routes:?} {streams:?}"));
+                lines.push(format!("{routes:?} {:?}", streams(snapshot.service_streams(ns, &id, port))));
                 lines.push(found(snapshot.service_routes(ns, &id, port)));
             }
         }
@@ -321,9 +320,7 @@ fn seen(snapshot: &Snapshot) -> Vec<String> {
         lines.push(format!("{:?}", snapshot.gateway(&id)));
         for port in [80, 81] {
             lines.push(found(snapshot.listener_routes(&id, port)));
-            let streams = snapshot.listener_streams(&id, port);
-            let of = |t: &Arc<StreamTable>| ["", "a.com", "b.com"].map(|h| t.find(Some(h)).map(|s| s.route.id.clone()));
-            lines.push(format!("{:?} {:?}", streams.map(of), streams.map(|t| t.wants_server_name())));
+            lines.push(format!("{:?}", streams(snapshot.listener_streams(&id, port))));
         }
     }
     lines
@@ -333,6 +330,13 @@ use crate::route::Bucket;
 
 fn names<R: Aged>(routes: &[Arc<R>]) -> Vec<String> {
     routes.iter().map(|r| r.id().to_string()).collect()
+}
+
+type Found = [Option<crate::mesh::RouteId>; 3];
+
+fn streams(table: Option<&Arc<StreamTable>>) -> Option<(bool, Found)> {
+    let find = |t: &StreamTable| ["", "a.com", "b.com"].map(|h| t.find(Some(h)).map(|s| s.route.id.clone()));
+    table.map(|t| (t.wants_server_name(), find(t)))
 }
 
 fn found(table: Option<&Arc<RouteTable>>) -> String {
@@ -384,4 +388,44 @@ fn a_tls_route_backend_is_chosen_by_weight_and_goes_on_after_an_unrelated_edit()
     let before = snapshot([with(0)]);
     assert_eq!(next(&before), Some(0));
     assert_eq!(next(&before.with(&upserts([with(1)]))), Some(1));
+}
+
+#[test]
+fn a_tls_route_on_a_service_gets_only_its_server_names() {
+    let at = |hosts: &[&str]| vec![to_server_names("x/s", &[443], "", hosts)];
+    let exact: Resource = stream(RouteKind::Tls, "x/exact", 0, at(&["a.com"])).into();
+    let wild: Resource = stream(RouteKind::Tls, "x/wild", 0, at(&["*.com", "b.org"])).into();
+    let find = |s: &Snapshot, server_name| {
+        let table = s.service_streams("x", &name("x/s"), 443).unwrap().clone();
+        assert!(table.wants_server_name());
+        table.find(server_name).map(|r| r.route.id.name.name.to_string())
+    };
+    let both = snapshot([exact, wild]);
+    for (server_name, want) in [
+        (Some("a.com"), Some("exact")),
+        (Some("x.com"), Some("wild")),
+        (Some("b.org"), Some("wild")),
+        (Some("c.org"), None),
+        (None, None),
+    ] {
+        assert_eq!(find(&both, server_name).as_deref(), want, "{server_name:?}");
+    }
+    // An edit takes a name from one route and gives it to the other.
+    let edited = [("x/exact", &["c.org"][..]), ("x/wild", &["a.com"])];
+    let edited = both.with(&upserts(edited.map(|(id, hosts)| stream(RouteKind::Tls, id, 0, at(hosts)).into())));
+    assert_eq!(find(&edited, Some("a.com")).as_deref(), Some("wild"));
+    assert_eq!(find(&edited, Some("c.org")).as_deref(), Some("exact"));
+    assert_eq!(find(&edited, Some("x.com")), None);
+}
+
+#[test]
+fn a_request_route_on_a_service_is_not_chosen_by_host() {
+    let rules = || vec![rule(vec![prefix("/")], vec![])];
+    let with = |hosts: &[&str]| -> Resource {
+        route("x/r", 0, vec![to_server_names("x/s", &[80], "", hosts)], rules()).into()
+    };
+    let found = |s: &Snapshot| found(s.service_routes("x", &name("x/s"), 80));
+    let any = snapshot([with(&[])]);
+    assert_eq!(found(&snapshot([with(&["other.org"])])), found(&any));
+    assert_eq!(found(&any.with(&upserts([with(&["other.org", "a.com"])]))), found(&any));
 }

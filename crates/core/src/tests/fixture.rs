@@ -91,8 +91,13 @@ pub(crate) fn gateway(id: &str, listeners: &[(&str, u16, &str, ListenerProtocol)
 }
 
 pub(crate) fn to_service(service: &str, ports: &[u16], consumer: &str) -> Attachment {
+    to_server_names(service, ports, consumer, &[])
+}
+
+pub(crate) fn to_server_names(service: &str, ports: &[u16], consumer: &str, hostnames: &[&str]) -> Attachment {
     let scope = if consumer.is_empty() { Scope::Producer } else { Scope::Consumer(consumer.into()) };
-    Attachment::Service { service: name(service), ports: ports.to_vec(), scope }
+    let hostnames = hostnames.iter().map(|h| host(h)).collect();
+    Attachment::Service { service: name(service), ports: ports.to_vec(), scope, hostnames }
 }
 
 pub(crate) fn to_listener(gateway: &str, listener: &str, hostnames: &[&str]) -> Attachment {

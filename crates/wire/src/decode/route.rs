@@ -51,6 +51,7 @@ fn attachment(a: proto::Attachment) -> Result<Attachment, Bad> {
                 none if none.is_empty() => Scope::Producer,
                 namespace => Scope::Consumer(namespace),
             },
+            hostnames: list("hostnames", s.hostnames, host).at("service")?,
         },
         To::Listener(l) => Attachment::Listener {
             gateway: ns_name(l.gateway).at("gateway").at("listener")?,

@@ -154,10 +154,8 @@ fn gateway() -> impl Strategy<Value = Gateway> {
 fn attachment() -> impl Strategy<Value = Attachment> {
     let scope = prop_oneof![Just(Scope::Producer), word().prop_map(Scope::Consumer)];
     prop_oneof![
-        (name(), vec(port(), 1..3), scope).prop_map(|(service, ports, scope)| Attachment::Service {
-            service,
-            ports,
-            scope
+        (name(), vec(port(), 1..3), scope, vec(host(), 0..3)).prop_map(|(service, ports, scope, hostnames)| {
+            Attachment::Service { service, ports, scope, hostnames }
         }),
         (name(), word(), vec(host(), 0..3)).prop_map(|(gateway, listener, hostnames)| Attachment::Listener {
             gateway,

@@ -252,7 +252,7 @@ fn each_broken_resource_is_refused_with_its_field_and_reason() {
                         to: Some(proto::attachment::To::Service(proto::ServiceAttachment {
                             service: "shop/cart".into(),
                             ports: vec![],
-                            consumer: String::new(),
+                            ..Default::default()
                         })),
                     });
                     Body::HttpRoute(r)

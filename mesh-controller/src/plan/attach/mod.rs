@@ -35,8 +35,8 @@ pub(super) struct Refusal {
 /// Where a route is attached.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Place {
-    /// Ports of a Service's frontend.
-    Service { service: ServiceId, ports: Vec<u16>, scope: Scope },
+    /// Ports of a Service's frontend, with the server names of a TLSRoute.
+    Service { service: ServiceId, ports: Vec<u16>, scope: Scope, hostnames: Vec<HostPattern> },
     /// Listeners of a Gateway, each with the route's hostnames that it can get.
     Gateway { gateway: GatewayId, listeners: Vec<(Text, Vec<HostPattern>)> },
 }
@@ -96,7 +96,9 @@ impl Place {
     /// The place as routes on the wire say it. Listeners that are not served are left out.
     pub(super) fn attachments(self, view: &View<'_>) -> Vec<Attachment> {
         match self {
-            Self::Service { service, ports, scope } => vec![Attachment::Service { service, ports, scope }],
+            Self::Service { service, ports, scope, hostnames } => {
+                vec![Attachment::Service { service, ports, scope, hostnames }]
+            }
             Self::Gateway { gateway, listeners } => {
                 let served = view.listeners(&gateway);
                 let is_served = |name: &Text| served.is_some_and(|g| g.serves(name));

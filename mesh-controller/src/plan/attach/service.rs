@@ -39,5 +39,7 @@ pub(super) fn place(
     // GEP-1294: a route in the namespace of the Service is a producer route, any other a consumer route.
     let own = &route.key.name.namespace;
     let scope = if *own == service.namespace { Scope::Producer } else { Scope::Consumer(own.clone()) };
-    Ok(Place::Service { service, ports, scope })
+    // Requests are governed by the address that was dialled, not by host (GEP-1294); a TLSRoute is chosen by nothing but its server names.
+    let hostnames = if route.key.kind == Kind::TlsRoute { route.hostnames.clone() } else { Vec::new() };
+    Ok(Place::Service { service, ports, scope, hostnames })
 }

@@ -89,8 +89,11 @@ fn resource(out: &mut String, resource: &Resource) {
 fn attachments(out: &mut String, attachments: &[Attachment]) {
     for a in attachments {
         let _ = match a {
-            Attachment::Service { service, ports, scope } => {
+            Attachment::Service { service, ports, scope, hostnames } if hostnames.is_empty() => {
                 writeln!(out, "  at Service {service} {ports:?} {scope:?}")
+            }
+            Attachment::Service { service, ports, scope, hostnames } => {
+                writeln!(out, "  at Service {service} {ports:?} {scope:?} {hostnames:?}")
             }
             Attachment::Listener { gateway, listener, hostnames } => {
                 writeln!(out, "  at Gateway {gateway} {listener} {hostnames:?}")

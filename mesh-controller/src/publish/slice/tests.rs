@@ -59,7 +59,7 @@ fn route(name: &str, attachments: Vec<Attachment>, to: &[&str]) -> Resource {
 }
 
 fn to_service(scope: Scope) -> Attachment {
-    Attachment::Service { service: n("shop", "cart"), ports: vec![80], scope }
+    Attachment::Service { service: n("shop", "cart"), ports: vec![80], scope, hostnames: vec![] }
 }
 
 fn to_gateway(name: &str) -> Attachment {
