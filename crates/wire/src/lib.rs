@@ -21,6 +21,7 @@ pub const MESSAGE_MAX: usize = 8 * 1024 * 1024;
 /// Messages of `proto/heddle/config.proto`, and with feature `grpc` its clients and servers.
 pub mod proto {
     #![expect(missing_docs, reason = "generated; the proto file is the documentation")]
+    #![cfg_attr(feature = "grpc", expect(clippy::allow_attributes_without_reason, reason = "generated"))]
     include!(concat!(env!("OUT_DIR"), "/heddle.config.v1.rs"));
 
     /// Shows no key.

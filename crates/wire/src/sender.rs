@@ -9,6 +9,7 @@ use std::sync::Arc;
 /// The Config service whose responses are [`Outgoing`].
 #[cfg(feature = "grpc")]
 pub mod service {
+    #![expect(clippy::allow_attributes_without_reason, reason = "generated")]
     include!(concat!(env!("OUT_DIR"), "/heddle.config.v1.Config.rs"));
 }
 

@@ -47,7 +47,6 @@ const X: &str = "gateway.networking.x-k8s.io/v1alpha1";
 fn choice() -> impl Strategy<Value = Choice> {
     let name = || select(NAMES);
     let ns = || select(NAMESPACES);
-    let port = || select(&[80, 81][..]);
     let label = select(&["enabled", "disabled", "other"][..]);
     prop_oneof![
         1 => label.clone().prop_map(|l| ("v1", "Namespace", json!({"metadata": {"labels": {"heddle.dev/mesh": l}}}))),
