@@ -1,7 +1,7 @@
 //! Plan: from what the user says to what is meant, and what to say of it. Pure, total, deterministic; it must not read a `.status` of our own kinds, a clock, or anything but the inventory.
 //!
-//! Planning is cut into [`unit::Unit`]s: attach → conflict → backend → lower → policy → identity → status. Each unit is a pure function of
-//! what it reads through a [`view::View`], which notes what was read; a change replans the units that read it, and those that read their results.
+//! Planning is cut into units (`Unit`): attach → conflict → backend → lower → policy → identity → status. Each unit is a pure function of
+//! what it reads through a `View`, which notes what was read; a change replans the units that read it, and those that read their results.
 
 mod attach;
 mod backend;

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 #[derive(clap::Args, Clone)]
 pub struct Flags {
-    /// http://HOST[:PORT]/PATH
+    /// `http://HOST[:PORT]/PATH`
     url: hyper::Uri,
     /// Requests a second, all connections together.
     #[arg(long, default_value_t = 200)]
