@@ -117,7 +117,7 @@ impl ConfigClient {
     }
 
     /// Runs until dropped: connects, follows, connects again. `connected` is called whenever the controller answers, so that others who wait for it
-    /// (renewals) try again too. Dropping it loses nothing but the last [`CACHE_DELAY`] of the cache.
+    /// (renewals) try again too. Dropping it loses nothing but the last `CACHE_DELAY` of the cache.
     pub async fn run(mut self, connected: impl Fn() + Send) {
         let stored = self.stored.subscribe();
         let cache = self.cache.clone();

@@ -27,7 +27,7 @@ pub enum Ended {
     /// Not HTTP/2, or the connection broke.
     #[error("HTTP/2 with the peer failed")]
     Http(#[source] h2::Error),
-    /// See [`ping::Silent`].
+    /// See `ping::Silent`.
     #[error(transparent)]
     Silent(#[from] ping::Silent),
     /// Streams that did not end within the drain time were cut.
