@@ -142,3 +142,57 @@ fn retries_hide_an_endpoint_that_resets() {
     let failed: Vec<_> = outcomes.iter().filter(|o| o.status != Some(200)).collect();
     assert!(failed.is_empty(), "{failed:?}");
 }
+
+/// A pod of a service account at an address that the playground gives to whoever asks for it.
+fn tenant(name: &str) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: {name}, namespace: shop}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop, labels: {{app: tenant}}, annotations: {{heddle.dev/playground-ip: 10.20.2.200}}}}
+spec:
+  nodeName: n2
+  serviceAccountName: {name}
+  containers: [{{name: main, image: heddle.dev/echo}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: tenant, namespace: shop}}
+spec: {{selector: {{app: tenant}}, ports: [{{port: 80, targetPort: 8080, appProtocol: http}}]}}
+"#
+    )
+}
+
+#[test]
+fn an_address_that_goes_to_another_identity_is_that_identity_and_never_the_old_one() {
+    let mesh = Mesh::up(&format!("{PAIR}\n---\n{}", tenant("anna"))).unwrap();
+    let client = mesh.pod("shop/client");
+    let lives_at = |name: &str| {
+        let outcome = client.request("http://tenant/")?;
+        let pod = outcome.report.as_ref().map(|r| r["pod"].clone());
+        anyhow::ensure!(pod == Some(name.into()), "{name} does not answer: {outcome:?}");
+        anyhow::ensure!(mesh.address(&format!("shop/{name}"))? == "10.20.2.200", "{name} has another address");
+        Ok(())
+    };
+    eventually(Duration::from_secs(10), || lives_at("anna")).unwrap();
+    for name in ["bert", "anna", "bert"] {
+        mesh.write("mesh.yaml", &format!("{PAIR}\n---\n{}", tenant(name))).unwrap();
+        eventually(Duration::from_secs(60), || lives_at(name)).unwrap();
+    }
+    let answered: Vec<_> = mesh
+        .access_log()
+        .unwrap()
+        .into_iter()
+        .filter(|l| l["service"] == "shop/tenant:80" && l["status"] == 200)
+        .collect();
+    assert!(answered.len() >= 4, "{answered:?}");
+    for line in answered {
+        let (workload, identity) = (line["destination"]["workload"].as_str(), line["destination"]["identity"].as_str());
+        let name = workload.and_then(|w| w.strip_prefix("shop/")).unwrap_or_else(|| panic!("{line}"));
+        assert_eq!(identity, Some(format!("spiffe://cluster.local/ns/shop/sa/{name}").as_str()), "{line}");
+    }
+}
