@@ -147,8 +147,8 @@ fn dropping_it_leaves_the_host_as_it_was() -> Result<()> {
 fn sigkill_of_the_outer_process_leaves_the_host_as_it_was() -> Result<()> {
     let dir = folder(FOLDER)?;
     let before = traces(dir.path())?;
-    let mut up = up(dir.path(), None)?;
-    ready(dir.path(), None)?;
+    let mut up = up(dir.path(), &User::ours())?;
+    ready(dir.path(), &User::ours())?;
     up.kill()?;
     up.wait()?;
     leaves_no_trace(dir.path(), &before)
@@ -170,8 +170,8 @@ fn sigkill_of_the_stage_leaves_the_host_as_it_was() -> Result<()> {
 fn interrupting_it_leaves_the_host_as_it_was() -> Result<()> {
     let dir = folder(FOLDER)?;
     let before = traces(dir.path())?;
-    let mut up = up(dir.path(), None)?;
-    ready(dir.path(), None)?;
+    let mut up = up(dir.path(), &User::ours())?;
+    ready(dir.path(), &User::ours())?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(up.id().try_into()?), nix::sys::signal::Signal::SIGINT)?;
     ensure!(up.wait()?.success(), "Ctrl-C is an ordinary end");
     leaves_no_trace(dir.path(), &before)
@@ -180,21 +180,22 @@ fn interrupting_it_leaves_the_host_as_it_was() -> Result<()> {
 #[test]
 fn it_works_without_root() -> Result<()> {
     // Root gives its privileges up; anyone else has none.
-    let nobody = nix::unistd::geteuid().is_root().then_some(65534);
+    let nobody = User::without_root()?;
     let dir = folder(FOLDER)?;
-    let mut up = up(dir.path(), nobody)?;
-    ready(dir.path(), nobody)?;
+    let mut up = up(dir.path(), &nobody)?;
+    ready(dir.path(), &nobody)?;
     let out =
-        meshctl(nobody).args(["playground", "exec"]).arg(dir.path()).args(["a/client", "--", "id", "-u"]).output()?;
+        nobody.meshctl().args(["playground", "exec"]).arg(dir.path()).args(["a/client", "--", "id", "-u"]).output()?;
     ensure!(out.stdout == b"0\n", "inside, the user is root: {out:?}");
     let seen = "getent ahostsv4 web.b >/dev/null && cat /proc/1/cmdline | tr '\\0' ' '";
-    let out = meshctl(nobody)
+    let out = nobody
+        .meshctl()
         .args(["playground", "exec"])
         .arg(dir.path())
         .args(["a/client", "--", "sh", "-c", seen])
         .output()?;
     ensure!(out.status.success(), "names resolve: {out:?}");
-    let down = meshctl(nobody).args(["playground", "down"]).arg(dir.path()).output()?;
+    let down = nobody.meshctl().args(["playground", "down"]).arg(dir.path()).output()?;
     ensure!(down.status.success(), "{down:?}");
     up.wait()?;
     Ok(())
@@ -331,7 +332,7 @@ fn what_is_missing_is_named_in_one_line() -> Result<()> {
     let lonely = dir.path().join("meshctl");
     let missing = host::missing(&Options { mesh: true, meshctl: lonely, ..options(dir.path())? });
     ensure!(missing.len() == 3 && missing[0].starts_with("mesh-controller is missing next to"), "{missing:?}");
-    let out = meshctl(None).args(["playground", "status"]).arg(dir.path()).output()?;
+    let out = User::ours().meshctl().args(["playground", "status"]).arg(dir.path()).output()?;
     let said = String::from_utf8(out.stderr)?;
     ensure!(out.status.code() == Some(1) && said.contains("no playground of this folder is up"), "{said}");
     Ok(())
@@ -350,22 +351,48 @@ fn exec(client: &Client, script: &str) -> Result<String> {
     Ok(text)
 }
 
-fn meshctl(user: Option<u32>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_meshctl"));
-    if let Some(user) = user {
-        command.uid(user).gid(user).env_remove("XDG_RUNTIME_DIR");
+/// Who runs `meshctl`.
+struct User {
+    /// Another one than ours.
+    uid: Option<u32>,
+    program: PathBuf,
+    /// Where a program lies that others may read: the build's folder may be closed to them.
+    _open: Option<tempfile::TempDir>,
+}
+
+impl User {
+    fn ours() -> Self {
+        Self { uid: None, program: env!("CARGO_BIN_EXE_meshctl").into(), _open: None }
     }
-    command.stdin(Stdio::null());
-    command
+
+    fn without_root() -> Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(Self::ours());
+        }
+        let open = tempfile::tempdir()?;
+        fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755))?;
+        let program = open.path().join("meshctl");
+        fs::copy(env!("CARGO_BIN_EXE_meshctl"), &program)?;
+        Ok(Self { uid: Some(65534), program, _open: Some(open) })
+    }
+
+    fn meshctl(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        if let Some(user) = self.uid {
+            command.uid(user).gid(user).env_remove("XDG_RUNTIME_DIR");
+        }
+        command.stdin(Stdio::null());
+        command
+    }
 }
 
-fn up(dir: &Path, user: Option<u32>) -> Result<Child> {
-    Ok(meshctl(user).args(["playground", "up", "--no-mesh"]).arg(dir).stdout(Stdio::null()).spawn()?)
+fn up(dir: &Path, user: &User) -> Result<Child> {
+    Ok(user.meshctl().args(["playground", "up", "--no-mesh"]).arg(dir).stdout(Stdio::null()).spawn()?)
 }
 
-fn ready(dir: &Path, user: Option<u32>) -> Result<()> {
+fn ready(dir: &Path, user: &User) -> Result<()> {
     eventually(|| {
-        let out = meshctl(user).args(["playground", "status", "--json"]).arg(dir).output()?;
+        let out = user.meshctl().args(["playground", "status", "--json"]).arg(dir).output()?;
         let report: Report = serde_json::from_slice(&out.stdout)?;
         ensure!(report.ready && !report.pods.is_empty(), "waiting for {:?}", report.waiting_for);
         Ok(())
