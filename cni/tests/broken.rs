@@ -171,3 +171,12 @@ fn what_the_proxy_refuses_is_said_in_its_words() {
         std::fs::remove_file(path).unwrap();
     }
 }
+
+#[test]
+fn arbitrary_stdin_is_read_or_refused_and_never_fatal() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        // Whatever comes of it: what a runtime pipes in must not make the plugin panic.
+        let _ = mesh_cni::conf::Conf::parse(bytes).map(|c| c.addresses());
+        let _ = mesh_cni::conf::version_of(bytes);
+    });
+}
