@@ -122,6 +122,11 @@ impl Mesh {
         self.client()?.program(name, order)
     }
 
+    /// Whether a program runs.
+    pub fn runs(&self, name: &str) -> Result<bool> {
+        Ok(self.client()?.programs()?.contains_key(name))
+    }
+
     /// The end of a program's log.
     pub fn log(&self, name: &str) -> Result<String> {
         self.client()?.log(name, 4000)

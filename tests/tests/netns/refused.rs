@@ -142,3 +142,41 @@ spec: {mode: Permissive}
     let outcome = mesh.pod("outside/outsider").request(&format!("http://{far}:8080/")).unwrap();
     assert_eq!(outcome.status, Some(200), "{outcome:?}");
 }
+
+#[test]
+fn a_stranger_at_the_tunnel_port_of_a_pod_is_not_believed() {
+    let mesh = Mesh::up(PAIR).unwrap();
+    let (client, far) = (mesh.pod("shop/client"), mesh.address("shop/far").unwrap());
+    assert_eq!(client.request("http://far/").unwrap().status, Some(200));
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let (root, root_key) = mesh.authority().unwrap();
+    // A certificate of this very mesh, but of another workload than the one that is expected there.
+    let (chain, private) = forge(&RIGHT, &root, &root_key);
+    fs::write(&cert, chain).unwrap();
+    fs::write(&key, private).unwrap();
+
+    // While its node's proxy is away, someone in the pod takes the port.
+    mesh.program("node/n2", "stop").unwrap();
+    eventually(Duration::from_secs(30), || {
+        anyhow::ensure!(!mesh.runs("node/n2")?, "the proxy of n2 still runs");
+        Ok(())
+    })
+    .unwrap();
+    let listen = format!("{far}:15008");
+    let shown = ["--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    let impostor = mesh.pod("shop/far").load(&[&["impostor", &listen][..], &shown[..]].concat()).unwrap();
+    eventually(Duration::from_secs(30), || {
+        let outcome = client.request("http://far/")?;
+        let lines = mesh.access_log()?;
+        let line = lines.iter().find(|l| l["trace_id"] == *outcome.trace_id);
+        let line = line.ok_or_else(|| anyhow::anyhow!("no line of {outcome:?}"))?;
+        let named = line["detail"].as_str().is_some_and(|d| d.contains("ns/shop/sa/client"));
+        anyhow::ensure!(line["fault"] == "peer_identity" && named && outcome.status != Some(200), "{line}");
+        Ok(())
+    })
+    .unwrap();
+    let report = impostor.end().unwrap();
+    assert!(report["dialled"].as_u64() > Some(0), "{report}");
+    assert_eq!(report["believed"], 0, "{report}");
+}

@@ -1,6 +1,7 @@
 //! `mesh-load`: a client (and silent server) that tests run inside pods; it says on stdout, as one JSON document, what it saw. It must not judge.
 
 mod http;
+mod impostor;
 mod rogue;
 mod tcp;
 
@@ -44,6 +45,8 @@ enum What {
     },
     /// Dials a tunnel port with a certificate of the test's own and asks for a tunnel.
     Rogue(rogue::Flags),
+    /// Listens as somebody else's tunnel port until stdin ends.
+    Impostor(impostor::Flags),
     /// Accepts connections and never says anything.
     Silent {
         /// Port.
@@ -60,6 +63,7 @@ async fn main() -> anyhow::Result<()> {
         What::Burst { target, bytes } => tcp::burst(&target, bytes).await?,
         What::Steady { target, connections } => tcp::steady(&target, connections).await?,
         What::Rogue(flags) => rogue::run(flags).await?,
+        What::Impostor(flags) => impostor::run(flags).await?,
         What::Silent { port } => tcp::silent(port).await?,
     };
     println!("{report}");
