@@ -16,7 +16,9 @@ HEDDLE_CACHE ?= $(HOME)/.cache/heddle
 export HEDDLE_CACHE
 export CARGO_TARGET_DIR ?= $(HEDDLE_CACHE)/target
 CARGO ?= cargo
-BIN := $(CARGO_TARGET_DIR)/debug
+# .cargo/config.toml names the machine's own target, so that programs are static; cargo puts them into a folder of that name.
+TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+BIN := $(CARGO_TARGET_DIR)/$(TRIPLE)/debug
 
 .PHONY: all demo build test test-fast test-cluster check fmt clippy docs deny bench conformance images tools examples-module clean-cache
 all: build

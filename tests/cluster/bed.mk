@@ -66,18 +66,19 @@ TOOLS ?= otel prometheus fortio grpcurl h2spec
 bed-tools: bed-packages
 	@$(BED) build $(TOOLS)
 
-# Heddle's own programs as images: static, one file each, none needs root but those that set up other pods' networks.
-# One target folder outside the checkout, so that a clean checkout links again instead of compiling again.
-IMAGE_TARGET ?= $(BED_HOME)/images-target
-IMAGE_TRIPLE := x86_64-unknown-linux-gnu
+# Heddle's own programs as images: one static file each (.cargo/config.toml), none needs root but those that set up other pods' networks.
+# IMAGE_PROFILE=dev takes what the tests have built, so that a test on a cluster compiles nothing twice; what is published is `release`.
+CARGO_TARGET_DIR ?= $(or $(HEDDLE_CACHE),$(HOME)/.cache/heddle)/target
+IMAGE_PROFILE ?= release
+IMAGE_TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+IMAGE_BUILT := $(CARGO_TARGET_DIR)/$(IMAGE_TRIPLE)/$(if $(filter dev,$(IMAGE_PROFILE)),debug,$(IMAGE_PROFILE))
 IMAGE_VERSION ?= $(shell sed -n 's/^version *= *"\(.*\)"/\1/p' $(BED_ROOT)/Cargo.toml | head -1)
 IMAGE_PROGRAMS ?= mesh-controller mesh-proxy mesh-cni meshctl
 # The proxy enters pods' network namespaces and mesh-cni is copied onto the node: both are root in their container.
 IMAGE_ROOT := mesh-proxy mesh-cni
 images: bed
-	@cd $(BED_ROOT) && CARGO_TARGET_DIR=$(IMAGE_TARGET) RUSTFLAGS="-C target-feature=+crt-static" \
-	  cargo build --release --locked --target $(IMAGE_TRIPLE) $(addprefix --bin ,$(IMAGE_PROGRAMS))
-	@set -e; for p in $(IMAGE_PROGRAMS); do \
-	  strip -o $(IMAGE_TARGET)/$$p $(IMAGE_TARGET)/$(IMAGE_TRIPLE)/release/$$p; \
+	@cd $(BED_ROOT) && CARGO_TARGET_DIR=$(CARGO_TARGET_DIR) cargo build --profile $(IMAGE_PROFILE) --locked --workspace --bins
+	@mkdir -p $(BED_ROOT)/target/images/programs; set -e; for p in $(IMAGE_PROGRAMS); do \
+	  strip -o $(BED_ROOT)/target/images/programs/$$p $(IMAGE_BUILT)/$$p; \
 	  user=65532:65532; case " $(IMAGE_ROOT) " in *" $$p "*) user=0:0;; esac; \
-	  $(BED) image --out $(BED_ROOT)/target/images/$$p.tar --name heddle.dev/$$p:v$(IMAGE_VERSION) --user $$user $(IMAGE_TARGET)/$$p; done
+	  $(BED) image --out $(BED_ROOT)/target/images/$$p.tar --name heddle.dev/$$p:v$(IMAGE_VERSION) --user $$user $(BED_ROOT)/target/images/programs/$$p; done
