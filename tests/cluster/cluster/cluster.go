@@ -95,10 +95,16 @@ func (c *Cluster) Namespace(prefix string, labels ...string) string {
 	for _, label := range labels {
 		c.Kubectl("label", "namespace", name, label)
 	}
+	// No pod may start without it, and a controller manager that lost its API server is late with it.
+	c.Eventually("the namespace has its service account", func() error {
+		_, err := c.TryKubectl("-n", name, "get", "serviceaccount", "default")
+		return err
+	})
 	c.t.Cleanup(func() {
 		if c.t.Failed() {
-			out, _ := c.TryKubectl("-n", name, "get", "pods,services,endpointslices,events", "-o", "wide")
-			c.t.Logf("what %s held:\n%s", name, out)
+			out, _ := c.TryKubectl("-n", name, "get", "pods,services,endpointslices", "-o", "wide")
+			warnings, _ := c.TryKubectl("-n", name, "get", "events", "--field-selector", "type!=Normal")
+			c.t.Logf("what %s held:\n%s\n%s", name, out, warnings)
 		}
 		_, _ = c.TryKubectl("delete", "namespace", name, "--wait=false")
 	})
@@ -129,13 +135,19 @@ func (c *Cluster) Balancer(n int) string {
 // Eventually tries until it works, and fails the story with the last error.
 func (c *Cluster) Eventually(what string, try func() error) {
 	c.t.Helper()
+	c.EventuallyWithin(Patience, what, try)
+}
+
+// EventuallyWithin is Eventually for what is known to take its time.
+func (c *Cluster) EventuallyWithin(patience time.Duration, what string, try func() error) {
+	c.t.Helper()
 	var err error
-	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if err = try(); err == nil {
 			return
 		}
 	}
-	c.t.Fatalf("waited %s in vain until %s: %v", Patience, what, err)
+	c.t.Fatalf("waited %s in vain until %s: %v", patience, what, err)
 }
 
 // AuditLog is what the API server wrote down so far.

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"heddle.test/cluster/internal/plane"
 )
 
 func reboot(args []string) error {
@@ -51,6 +53,31 @@ func heal([]string) error {
 func pause(args []string) error { return freeze(args, true) }
 
 func resume(args []string) error { return freeze(args, false) }
+
+func stop(args []string) error { return hold(args, true) }
+
+func start(args []string) error { return hold(args, false) }
+
+// hold is about services by the names of bed logs: node2/kubelet, and apiserver for plane/apiserver.
+func hold(args []string, held bool) error {
+	if len(args) == 0 {
+		return fmt.Errorf("which service? (bed stop plane/apiserver)")
+	}
+	b, err := open()
+	if err != nil {
+		return err
+	}
+	for _, what := range args {
+		machine, service, ok := strings.Cut(what, "/")
+		if !ok {
+			machine, service = plane.Name, what
+		}
+		if err := b.Hold(machine, service, held); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func freeze(args []string, frozen bool) error {
 	b, err := open()

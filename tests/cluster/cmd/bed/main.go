@@ -32,6 +32,8 @@ func verbs() map[string]subcommand {
 		"heal":        {"", "end all partitions", heal},
 		"pause":       {"NODE", "stop everything on a node, as a paused virtual machine", pause},
 		"resume":      {"NODE", "let a paused node go on", resume},
+		"stop":        {"[MACHINE/]SERVICE…", "end a machine's service and keep it down: apiserver, node2/kubelet", stop},
+		"start":       {"[MACHINE/]SERVICE…", "let a stopped service run again", start},
 		"clock":       {"", "show each machine's clock and its distance from the host's", clock},
 		"build":       {"[TOOL…]", "build what a bed runs, or the named tools", build},
 		"image":       {"--out FILE --name REF [--user UID:GID] PROGRAM", "pack a program as a container image", packImage},

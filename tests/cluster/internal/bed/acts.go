@@ -7,6 +7,7 @@ import (
 
 	"heddle.test/cluster/internal/api"
 	"heddle.test/cluster/internal/cgroup"
+	"heddle.test/cluster/internal/machine"
 	"heddle.test/cluster/internal/plane"
 	"heddle.test/cluster/internal/wire"
 )
@@ -93,6 +94,32 @@ func (b *Bed) Freeze(name string, frozen bool) error {
 		return err
 	}
 	return trees.Freeze(b.group()+"/"+name, frozen)
+}
+
+// Hold ends one service of a machine and keeps it down, or lets it start again: an API server that is away,
+// a kubelet that does not come up. The machine sees to it within a moment.
+func (b *Bed) Hold(name, service string, held bool) error {
+	if _, err := b.Pid(name); err != nil {
+		return err
+	}
+	spec, err := machine.Load(b.file(name))
+	if err != nil {
+		return err
+	}
+	return spec.Hold(service, held)
+}
+
+// FileOf is what a machine writes to a path when it boots.
+func (b *Bed) FileOf(name, path string) (string, error) {
+	spec, err := machine.Load(b.file(name))
+	if err != nil {
+		return "", err
+	}
+	content, known := spec.Files[path]
+	if !known {
+		return "", fmt.Errorf("%s writes no %s", name, path)
+	}
+	return content, nil
 }
 
 // Log is the file of a log: MACHINE/SERVICE, or just the service if it runs on the plane; "audit" is the API

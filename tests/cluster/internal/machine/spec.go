@@ -5,8 +5,10 @@ package machine
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Spec is everything a machine does when it boots. It is decided outside and only obeyed here.
@@ -47,6 +49,31 @@ const (
 
 // Log is the file a service of the machine writes to.
 func (s Spec) Log(service string) string { return filepath.Join(s.State, "log", service+".log") }
+
+// Hold makes the machine end a service and keep it down, or lets it start again.
+func (s Spec) Hold(service string, held bool) error {
+	known := slices.ContainsFunc(s.Services, func(one Service) bool { return one.Name == service && !one.Once })
+	if !known {
+		return fmt.Errorf("%s runs no service %q", s.Name, service)
+	}
+	if !held {
+		if err := os.Remove(s.heldFile(service)); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(s.heldFile(service)), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(s.heldFile(service), nil, 0o644)
+}
+
+func (s Spec) held(service string) bool {
+	_, err := os.Lstat(s.heldFile(service))
+	return err == nil
+}
+
+func (s Spec) heldFile(service string) string { return filepath.Join(s.State, "held", service) }
 
 func (s Spec) file() string { return filepath.Join(s.State, "machine.json") }
 

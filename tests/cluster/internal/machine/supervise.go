@@ -16,6 +16,8 @@ import (
 const (
 	// A program that ends is started again after this pause, so that a broken one does not eat the processor.
 	restartAfter = time.Second
+	// How soon a service that is to stay down is noticed.
+	heldEvery = 100 * time.Millisecond
 	// The slowest program to be ready is an API server on a busy machine.
 	readyWithin = 120 * time.Second
 )
@@ -49,6 +51,7 @@ func (s *supervisor) begin(service Service) error {
 	}
 	go func() {
 		for {
+			s.whileHeld(service)
 			started := time.Now()
 			err := s.runOnce(service)
 			log.Printf("%s ended after %s: %v; again in %s", service.Name, time.Since(started).Round(time.Millisecond), err, restartAfter)
@@ -100,8 +103,9 @@ func (s *supervisor) runOnce(service Service) error {
 	ended := make(chan syscall.WaitStatus, 1)
 	s.ended[process.Pid] = ended
 	s.mutex.Unlock()
+	pid := process.Pid
 	_ = process.Release()
-	status := <-ended
+	status := s.watch(service, pid, ended)
 	switch {
 	case status.Signaled():
 		return fmt.Errorf("killed by %s", status.Signal())
@@ -109,6 +113,37 @@ func (s *supervisor) runOnce(service Service) error {
 		return fmt.Errorf("exit code %d", status.ExitStatus())
 	}
 	return nil
+}
+
+// watch waits for the process to end, and ends it when its service is to be held.
+func (s *supervisor) watch(service Service, pid int, ended chan syscall.WaitStatus) syscall.WaitStatus {
+	if service.Once {
+		return <-ended
+	}
+	look := time.NewTicker(heldEvery)
+	defer look.Stop()
+	for {
+		select {
+		case status := <-ended:
+			return status
+		case <-look.C:
+			if s.spec.held(service.Name) {
+				// The process cannot be a stranger: it is reaped only under the same lock.
+				s.mutex.Lock()
+				if _, ours := s.ended[pid]; ours {
+					_ = syscall.Kill(pid, syscall.SIGKILL)
+				}
+				s.mutex.Unlock()
+			}
+		}
+	}
+}
+
+// whileHeld returns when nobody wants the service to stay down.
+func (s *supervisor) whileHeld(service Service) {
+	for s.spec.held(service.Name) {
+		time.Sleep(heldEvery)
+	}
 }
 
 func (s *supervisor) reap() {

@@ -15,6 +15,7 @@ import (
 const (
 	PauseImage = "bed.test/pause:v1"
 	ProbeImage = "bed.test/probe:v1"
+	LoadImage  = "bed.test/load:v1"
 	DNSImage   = "bed.test/coredns:v1"
 	basicImage = "registry.k8s.io/gateway-api/conformance/echo-basic:"
 	echoImage  = "registry.k8s.io/gateway-api/conformance/echo-advanced:v0.1.0"
@@ -32,6 +33,7 @@ func (b Builder) baseImages(built Built) error {
 	}{
 		{"pause", image.Image{Names: []string{PauseImage}, Entrypoint: []string{"/pause"}, User: nobody}, map[string]string{"/pause": "pause"}},
 		{"probe", image.Image{Names: []string{ProbeImage}, Entrypoint: []string{"/probe"}, User: nobody}, map[string]string{"/probe": "probe"}},
+		{"load", image.Image{Names: []string{LoadImage}, Entrypoint: []string{"/load"}, User: nobody}, map[string]string{"/load": "load"}},
 		{"coredns", image.Image{Names: []string{DNSImage}, Entrypoint: []string{"/coredns"}}, map[string]string{"/coredns": "coredns"}},
 		{"echo-basic", image.Image{Names: []string{basicImage + "v0.1.0", basicImage + "v0.2.0"}, Entrypoint: []string{"/echo-basic"}},
 			map[string]string{"/echo-basic": "echo-basic"}},

@@ -35,6 +35,7 @@ var All = []Program{
 		"client": "istio.io/istio/pkg/test/echo/cmd/client",
 	}},
 	{Folder: "probe", Targets: map[string]string{"probe": ".", "pause": "./pause"}},
+	{Folder: "load", Targets: map[string]string{"load": "."}},
 	{Folder: "conformance", Test: true, Go127: true, Targets: map[string]string{"conformance.test": "."}},
 	{Folder: "otel", Tool: true, Targets: map[string]string{"otelcol": "."}},
 	{Folder: "prometheus", Tool: true, Tags: "netgo remove_all_sd enable_kubernetes_sd", Targets: map[string]string{"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"}},

@@ -1,0 +1,170 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+var errNotSeen = errors.New("nothing seen")
+
+// System is the namespace that Heddle lives in; MeshLabel enrols a namespace.
+const (
+	System    = "heddle-system"
+	MeshLabel = "heddle.dev/mesh"
+	Enabled   = MeshLabel + "=enabled"
+)
+
+// Label gives labels to a namespace.
+func (c *Cluster) Label(namespace string, labels ...string) {
+	c.t.Helper()
+	c.Kubectl(append([]string{"label", "--overwrite", "namespace", namespace}, labels...)...)
+}
+
+// Unlabel takes a label from a namespace.
+func (c *Cluster) Unlabel(namespace, label string) {
+	c.t.Helper()
+	c.Kubectl("label", "namespace", namespace, label+"-")
+}
+
+// Rollout replaces the pods of a Deployment or DaemonSet in turn and waits for the end of it.
+func (c *Cluster) Rollout(namespace, what string) {
+	c.t.Helper()
+	c.Kubectl("-n", namespace, "rollout", "restart", what)
+	c.RolledOut(namespace, what)
+}
+
+// RolledOut waits until a Deployment or DaemonSet is as it should be.
+func (c *Cluster) RolledOut(namespace, what string) {
+	c.t.Helper()
+	c.EventuallyWithin(5*time.Minute, what+" is rolled out", func() error {
+		_, err := c.TryKubectl("-n", namespace, "rollout", "status", what, "--timeout=5s")
+		return err
+	})
+}
+
+// MeshReady waits until controller, agents and proxies are as they should be.
+func (c *Cluster) MeshReady() {
+	c.t.Helper()
+	for _, what := range []string{"deployment/mesh-controller", "daemonset/mesh-agent", "daemonset/mesh-proxy"} {
+		c.RolledOut(System, what)
+	}
+}
+
+// ScaleController asks for another number of the controller's replicas and waits until it is so.
+func (c *Cluster) ScaleController(replicas int) {
+	c.t.Helper()
+	c.Kubectl("-n", System, "scale", "deployment/mesh-controller", fmt.Sprintf("--replicas=%d", replicas))
+	c.RolledOut(System, "deployment/mesh-controller")
+	c.Eventually(fmt.Sprintf("%d controllers run", replicas), func() error {
+		out, err := c.TryKubectl("-n", System, "get", "pods", "-l", selector("mesh-controller"), "-o", "name")
+		if err == nil && len(strings.Fields(out)) != replicas {
+			err = fmt.Errorf("there are %s", strings.Fields(out))
+		}
+		return err
+	})
+}
+
+// RestartController replaces all replicas in turn.
+func (c *Cluster) RestartController() { c.t.Helper(); c.Rollout(System, "deployment/mesh-controller") }
+
+// StopAPIServer ends the API server and keeps it down until StartAPIServer or the story's end.
+func (c *Cluster) StopAPIServer() {
+	c.t.Helper()
+	if err := c.bed.Hold("plane", "apiserver", true); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = c.bed.Hold("plane", "apiserver", false) })
+	c.Eventually("the API server is down", func() error {
+		if _, err := c.TryKubectl("get", "--raw", "/readyz"); err == nil {
+			return errors.New("it answers")
+		}
+		return nil
+	})
+}
+
+// StartAPIServer lets it run again and waits until it answers.
+func (c *Cluster) StartAPIServer() {
+	c.t.Helper()
+	if err := c.bed.Hold("plane", "apiserver", false); err != nil {
+		c.t.Fatal(err)
+	}
+	c.Eventually("the API server answers", func() error {
+		_, err := c.TryKubectl("get", "--raw", "/readyz")
+		return err
+	})
+}
+
+// KillProxy sends SIGKILL to the node's proxy, as the kernel does that runs out of memory, and returns when
+// another process has its place.
+func (n Node) KillProxy() {
+	n.c.t.Helper()
+	before := n.processes("mesh-proxy")
+	if len(before) == 0 {
+		n.c.t.Fatalf("no mesh-proxy of the DaemonSet runs on %s", n.Name)
+	}
+	n.Run(append([]string{"kill", "-KILL"}, before...)...)
+	n.c.Eventually("another proxy runs on "+n.Name, func() error {
+		now := n.processes("mesh-proxy")
+		if len(now) == 0 || now[0] == before[0] {
+			return fmt.Errorf("processes %v", now)
+		}
+		return nil
+	})
+	n.c.RolledOut(System, "daemonset/mesh-proxy")
+}
+
+// processes are the ids, on the node, of a program in the pods of the DaemonSet of that name; a pod's
+// processes are known by the pod's uid in their control group's path.
+func (n Node) processes(daemonset string) []string {
+	n.c.t.Helper()
+	uids, err := n.c.TryKubectl("-n", System, "get", "pods", "-l", selector(daemonset), "--field-selector", "spec.nodeName="+n.Name,
+		"-o", "jsonpath={.items[*].metadata.uid}")
+	if err != nil {
+		return nil
+	}
+	var found []string
+	for _, uid := range strings.Fields(uids) {
+		// The program's name is as the kernel cuts it, and the pod's sandbox has processes of other names.
+		out, _ := n.Try("sh", "-c", fmt.Sprintf(`for p in /proc/[0-9]*; do grep -qs -e %s -e %s $p/cgroup && [ "$(cat $p/comm)" != pause ] && echo ${p#/proc/}; done; true`,
+			uid, strings.ReplaceAll(uid, "-", "_")))
+		found = append(found, strings.Fields(out)...)
+	}
+	return found
+}
+
+func selector(program string) string { return "app.kubernetes.io/name=" + program }
+
+// Conflist is the file of the CNI chain that the node's runtime takes: the first by name.
+func (n Node) Conflist() (path, content string) {
+	n.c.t.Helper()
+	path = strings.TrimSpace(n.Run("sh", "-c", `ls /etc/cni/net.d/*.conflist /etc/cni/net.d/*.conf /etc/cni/net.d/*.json 2>/dev/null | sort | head -1`))
+	return path, n.Run("cat", path)
+}
+
+// RewriteConflist writes the chain as the bed made it, as another network's installer does when it starts.
+func (n Node) RewriteConflist() {
+	n.c.t.Helper()
+	path, _ := n.Conflist()
+	file, err := n.c.bed.FileOf(n.Name, "/etc/cni/net.d/10-bridge.conflist")
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	command, err := n.c.bed.Command(n.Name, false, "sh", "-c", "cat > "+path+".new && mv "+path+".new "+path)
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	command.Stdin = strings.NewReader(file)
+	if out, err := command.CombinedOutput(); err != nil {
+		n.c.t.Fatalf("write %s on %s: %v\n%s", path, n.Name, err, out)
+	}
+}
+
+// InChain says whether the mesh's plugin is the last of the node's chain.
+func (n Node) InChain() bool {
+	n.c.t.Helper()
+	_, content := n.Conflist()
+	last := strings.LastIndex(content, `"type"`)
+	return last >= 0 && strings.Contains(content[last:], "mesh-cni")
+}
