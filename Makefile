@@ -73,3 +73,4 @@ clean-cache:
 
 include mesh-controller/api.mk
 include tests/cluster/bed.mk
+include deploy/deploy.mk

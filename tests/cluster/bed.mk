@@ -8,7 +8,7 @@ BED_PACKAGES := iproute2 nftables conntrack containernetworking-plugins libsecco
 export BED_SOURCE := $(abspath $(BED_DIR))
 export HEDDLE_BED_HOME := $(BED_HOME)
 
-.PHONY: bed bed-packages bed-build bed-up bed-down bed-status bed-test bed-stories bed-soak bed-tools test-cluster conformance images
+.PHONY: bed bed-packages bed-build bed-up bed-down bed-status bed-test bed-stories bed-soak bed-tools bed-install test-cluster conformance images
 
 bed: $(BED)
 
@@ -57,8 +57,12 @@ test-cluster: bed-test
 	@export BED=ci$$$$; trap '$(BED) down' EXIT; \
 	  $(BED) up --dual && cd $(BED_DIR) && go test -count=1 -timeout 20m ./stories/...
 
+# Heddle on the bed that BED names, brought up if it is not: IMAGE_PROFILE=dev takes what the tests have built.
+bed-install: bed-build images
+	@$(BED) install $(UPFLAGS)
+
 # PROFILES=MESH-HTTP,… RUN=TestName BARE=1
-conformance: bed-build $(if $(BARE),,$(if $(wildcard $(BED_ROOT)/deploy/kustomization.yaml $(BED_ROOT)/deploy/manifests/*.yaml),images))
+conformance: bed-build $(if $(BARE),,images)
 	@$(BED) conformance $(if $(PROFILES),--profiles $(PROFILES)) $(if $(RUN),--run $(RUN)) $(if $(BARE),--bare) $(UPFLAGS)
 
 # Tools for later tests and benches, built on demand: make bed-tools TOOLS="otel prometheus fortio grpcurl h2spec"
@@ -76,9 +80,12 @@ IMAGE_VERSION ?= $(shell sed -n 's/^version *= *"\(.*\)"/\1/p' $(BED_ROOT)/Cargo
 IMAGE_PROGRAMS ?= mesh-controller mesh-proxy mesh-cni meshctl
 # The proxy enters pods' network namespaces and mesh-cni is copied onto the node: both are root in their container.
 IMAGE_ROOT := mesh-proxy mesh-cni
+# The proxy sets up pods' networks with these two; they come from the building machine, with just their libraries.
+IMAGE_PROXY_WITH := --with nft --with ip
 images: bed
 	@cd $(BED_ROOT) && CARGO_TARGET_DIR=$(CARGO_TARGET_DIR) cargo build --profile $(IMAGE_PROFILE) --locked --workspace --bins
 	@mkdir -p $(BED_ROOT)/target/images/programs; set -e; for p in $(IMAGE_PROGRAMS); do \
 	  strip -o $(BED_ROOT)/target/images/programs/$$p $(IMAGE_BUILT)/$$p; \
 	  user=65532:65532; case " $(IMAGE_ROOT) " in *" $$p "*) user=0:0;; esac; \
-	  $(BED) image --out $(BED_ROOT)/target/images/$$p.tar --name heddle.dev/$$p:v$(IMAGE_VERSION) --user $$user $(BED_ROOT)/target/images/programs/$$p; done
+	  with=; case $$p in mesh-proxy) with="$(IMAGE_PROXY_WITH)";; esac; \
+	  $(BED) image --out $(BED_ROOT)/target/images/$$p.tar --name heddle.dev/$$p:v$(IMAGE_VERSION) --user $$user $$with $(BED_ROOT)/target/images/programs/$$p; done

@@ -8,14 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"heddle.test/cluster/internal/bed"
-	"heddle.test/cluster/internal/place"
-	"heddle.test/cluster/internal/programs"
 	"heddle.test/cluster/internal/suite"
 )
-
-// namespace is where deploy/ puts Heddle.
-const namespace = "heddle-system"
 
 func conformance(args []string) error {
 	set := flag.NewFlagSet("conformance", flag.ExitOnError)
@@ -38,24 +32,16 @@ func conformance(args []string) error {
 	if *out, err = filepath.Abs(*out); err != nil {
 		return err
 	}
-	b, err := open()
+	b, fresh, err := upOrBringUp(flags)
 	if err != nil {
 		return err
 	}
-	if !b.Up() {
-		if err := bringUp(flags); err != nil {
-			return err
-		}
-		if b, err = open(); err != nil {
-			return err
-		}
-		if !*keep {
-			defer func() {
-				if err := b.TakeDown(); err != nil {
-					fmt.Fprintln(os.Stderr, "bed:", err)
-				}
-			}()
-		}
+	if fresh && !*keep {
+		defer func() {
+			if err := b.TakeDown(); err != nil {
+				fmt.Fprintln(os.Stderr, "bed:", err)
+			}
+		}()
 	}
 	if err := installCRDs(b); err != nil {
 		return err
@@ -87,68 +73,6 @@ func conformance(args []string) error {
 		return fmt.Errorf("not everything that is claimed passed")
 	}
 	return nil
-}
-
-func installCRDs(b *bed.Bed) error {
-	home, err := place.Home()
-	if err != nil {
-		return err
-	}
-	command, err := kube(b, "apply", "--server-side", "-f", programs.CRDs(home))
-	if err != nil {
-		return err
-	}
-	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("resource definitions of the Gateway API: %w\n%s", err, out)
-	}
-	command, err = kube(b, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-	if err != nil {
-		return err
-	}
-	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("resource definitions of the Gateway API: %w\n%s", err, out)
-	}
-	return nil
-}
-
-// install loads the images of target/images and applies deploy/: its kustomization, or else its plain
-// manifests. It says false if there is nothing to install.
-func install(b *bed.Bed, root string) (bool, error) {
-	var how []string
-	deploy := filepath.Join(root, "deploy")
-	if _, err := os.Stat(filepath.Join(deploy, "kustomization.yaml")); err == nil {
-		how = []string{"-k", deploy}
-	} else if plain, _ := filepath.Glob(filepath.Join(deploy, "manifests", "*.yaml")); len(plain) > 0 {
-		how = []string{"-f", filepath.Join(deploy, "manifests")}
-	} else {
-		return false, nil
-	}
-	archives, err := filepath.Glob(filepath.Join(root, "target", "images", "*.tar"))
-	if err != nil {
-		return false, err
-	}
-	if len(archives) == 0 {
-		return false, fmt.Errorf("deploy/ wants Heddle's images, but target/images has none (make images)")
-	}
-	if err := load(archives); err != nil {
-		return false, err
-	}
-	if _, err := os.Stat(filepath.Join(deploy, "crds")); err == nil && how[0] == "-f" {
-		how = append(how, "-f", filepath.Join(deploy, "crds"))
-	}
-	for _, args := range [][]string{
-		append([]string{"apply", "--server-side", "--force-conflicts"}, how...),
-		{"-n", namespace, "rollout", "status", "deployments,daemonsets", "--timeout=180s"},
-	} {
-		command, err := kube(b, args...)
-		if err != nil {
-			return false, err
-		}
-		if out, err := command.CombinedOutput(); err != nil {
-			return false, fmt.Errorf("install Heddle: kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
-		}
-	}
-	return true, nil
 }
 
 // implementation takes the report's names from the workspace's own metadata.

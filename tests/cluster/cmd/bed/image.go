@@ -14,9 +14,14 @@ func packImage(args []string) error {
 	out := set.String("out", "", "archive to write")
 	reference := set.String("name", "", "full image name with its tag")
 	user := set.String("user", "", "uid:gid; empty is root")
+	var with []string
+	set.Func("with", "program of this machine to carry along with its libraries; may be given again", func(program string) error {
+		with = append(with, program)
+		return nil
+	})
 	_ = set.Parse(args)
 	if *out == "" || *reference == "" || set.NArg() != 1 {
-		return fmt.Errorf("bed image --out FILE --name REF [--user UID:GID] PROGRAM")
+		return fmt.Errorf("bed image --out FILE --name REF [--user UID:GID] [--with PROGRAM]… PROGRAM")
 	}
 	program, err := image.Executable(set.Arg(0))
 	if err != nil {
@@ -27,6 +32,15 @@ func packImage(args []string) error {
 		Names: []string{*reference}, Entrypoint: []string{path}, User: *user, Compress: true,
 		Files: map[string]image.File{path: program},
 	}
+	for _, other := range with {
+		if err := packed.Carry(other); err != nil {
+			return err
+		}
+	}
+	onDisk := 0
+	for _, file := range packed.Files {
+		onDisk += len(file.Content)
+	}
 	if err := os.MkdirAll(filepath.Dir(*out), 0o755); err != nil {
 		return err
 	}
@@ -35,6 +49,6 @@ func packImage(args []string) error {
 		return err
 	}
 	mib := func(bytes int) float64 { return float64(bytes) / (1 << 20) }
-	fmt.Printf("%-48s %6.1f MiB stored, %6.1f MiB on disk  %s\n", *reference, mib(size), mib(len(program.Content)), *out)
+	fmt.Printf("%-48s %6.1f MiB stored, %6.1f MiB on disk  %s\n", *reference, mib(size), mib(onDisk), *out)
 	return nil
 }

@@ -37,6 +37,7 @@ var All = []Program{
 	{Folder: "probe", Targets: map[string]string{"probe": ".", "pause": "./pause"}},
 	{Folder: "load", Targets: map[string]string{"load": "."}},
 	{Folder: "conformance", Test: true, Go127: true, Targets: map[string]string{"conformance.test": "."}},
+	{Folder: "helm", Tool: true, Targets: map[string]string{"helm": "helm.sh/helm/v3/cmd/helm"}},
 	{Folder: "otel", Tool: true, Targets: map[string]string{"otelcol": "."}},
 	{Folder: "prometheus", Tool: true, Tags: "netgo remove_all_sd enable_kubernetes_sd", Targets: map[string]string{"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"}},
 	{Folder: "fortio", Tool: true, Targets: map[string]string{"fortio": "fortio.org/fortio"}},
