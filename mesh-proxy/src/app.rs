@@ -85,8 +85,15 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
     let svids = Arc::new(Svids::new(Arc::new(SvidClient::new(link)), Some(store), Handle::current()));
     let trust = Arc::new(Trust::new(svids.clone()));
     let pool = Pool::new(trust.clone(), snapshot.clone());
-    let shared =
-        Arc::new(Shared { snapshot, trust, pool: pool.clone(), telemetry: telemetry.clone(), drain: drain.token() });
+    let host_addresses = watch::channel(Arc::default()).1;
+    let shared = Arc::new(Shared {
+        snapshot,
+        trust,
+        pool: pool.clone(),
+        telemetry: telemetry.clone(),
+        host_addresses,
+        drain: drain.token(),
+    });
     let admin = Admin {
         readiness: readiness.clone(),
         drain: drain.clone(),

@@ -3,7 +3,7 @@
 use crate::{telemetry::Telemetry, tunnel::Pool};
 use mesh_core::{mesh::MeshSettings, snapshot::Snapshot};
 use mesh_tls::Trust;
-use std::sync::Arc;
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,8 @@ pub struct Shared {
     pub pool: Pool,
     /// Logs, metrics, spans.
     pub telemetry: Telemetry,
+    /// Addresses of the node's own host, from where kubelet probes come; empty until the node's agent has told them, and for a gateway.
+    pub host_addresses: watch::Receiver<Arc<HashSet<IpAddr>>>,
     /// Cancelled when the proxy goes away: listeners stop, living connections get `limits.drain`.
     pub drain: CancellationToken,
 }

@@ -154,6 +154,7 @@ async fn proxy(state: &std::path::Path) -> (Arc<Shared>, Arc<Local>) {
         snapshot,
         trust,
         telemetry: Telemetry::discard(),
+        host_addresses: watch::channel(Arc::default()).1,
         drain: CancellationToken::new(),
     });
     let (serving, local) = (shared.clone(), Local::new(server, None, 1000));

@@ -88,6 +88,7 @@ impl World {
             snapshot,
             trust,
             telemetry: Telemetry::discard(),
+            host_addresses: watch::channel(Arc::default()).1,
             drain: CancellationToken::new(),
         });
         let local = Local::new(pod("client", "127.0.0.1".parse().unwrap()), None, 1000);

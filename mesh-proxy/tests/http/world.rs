@@ -123,6 +123,7 @@ impl World {
             snapshot: receiver,
             trust,
             telemetry: Telemetry::new(sink, &mut registry),
+            host_addresses: watch::channel(Arc::default()).1,
             drain: CancellationToken::new(),
         });
         let client = pod("client", "127.0.0.1".parse().unwrap());

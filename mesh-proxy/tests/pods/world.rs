@@ -84,6 +84,7 @@ impl Node {
             snapshot,
             trust,
             telemetry: Telemetry::discard(),
+            host_addresses: watch::channel(Arc::default()).1,
             drain: CancellationToken::new(),
         });
         let registry = Registry::open(state.path().join("pods")).unwrap();
