@@ -61,9 +61,9 @@ test-cluster: bed-test
 bed-install: bed-build images
 	@$(BED) install $(UPFLAGS)
 
-# PROFILES=MESH-HTTP,… RUN=TestName BARE=1
+# PROFILES=MESH-HTTP,… RUN=TestName BARE=1 EXTRA=1 (tests that the suite lacks)
 conformance: bed-build $(if $(BARE),,images)
-	@$(BED) conformance $(if $(PROFILES),--profiles $(PROFILES)) $(if $(RUN),--run $(RUN)) $(if $(BARE),--bare) $(UPFLAGS)
+	@$(BED) conformance $(if $(PROFILES),--profiles $(PROFILES)) $(if $(RUN),--run $(RUN)) $(if $(BARE),--bare) $(if $(EXTRA),--extra) $(UPFLAGS)
 
 # Tools for later tests and benches, built on demand: make bed-tools TOOLS="otel prometheus fortio grpcurl h2spec"
 TOOLS ?= otel prometheus fortio grpcurl h2spec

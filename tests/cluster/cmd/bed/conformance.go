@@ -17,6 +17,7 @@ func conformance(args []string) error {
 	profiles := set.String("profiles", "", "profiles to run, comma separated (default: those claimed)")
 	only := set.String("run", "", "the one test to run")
 	bare := set.Bool("bare", false, "install nothing: the run must end in failures")
+	extra := set.Bool("extra", false, "also run the tests that the suite lacks (retry budgets); they count for no profile")
 	asIs := set.Bool("no-install", false, "test what is installed on the bed already")
 	keep := set.Bool("keep", false, "leave a bed that this command brought up")
 	out := set.String("out", "", "folder for report.yaml and raw.log (default: target/conformance)")
@@ -56,7 +57,7 @@ func conformance(args []string) error {
 			*bare = true
 		}
 	}
-	run := suite.Run{Bed: b, Out: *out, Only: *only, Bare: *bare, Implementation: implementation(root)}
+	run := suite.Run{Bed: b, Out: *out, Only: *only, Extra: *extra, Bare: *bare, Implementation: implementation(root)}
 	if *profiles != "" {
 		run.Profiles = strings.Split(*profiles, ",")
 	}

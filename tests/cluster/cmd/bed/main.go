@@ -38,7 +38,7 @@ func verbs() map[string]subcommand {
 		"build":       {"[TOOL…]", "build what a bed runs, or the named tools", build},
 		"image":       {"--out FILE --name REF [--user UID:GID] [--with PROGRAM]… PROGRAM", "pack a program as a container image", packImage},
 		"install":     {"[--nodes N] [--ipv6|--dual] …", "install Heddle from deploy/ and target/images, and wait until it is ready", installHeddle},
-		"conformance": {"[--profiles …] [--run TEST] [--bare|--no-install]", "run the official Gateway API suite and print its table", conformance},
+		"conformance": {"[--profiles …] [--run TEST] [--extra] [--bare|--no-install]", "run the official Gateway API suite and print its table", conformance},
 		"check":       {"", "say what this machine lacks for a bed", check},
 		"beds":        {"", "list every bed on this machine", beds},
 		"leftovers":   {"", "list anything of a bed that is still on the host", leftovers},

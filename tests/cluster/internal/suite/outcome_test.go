@@ -16,6 +16,7 @@ var small = Catalogue{
 		{Name: "Rewrite", Features: []string{"Mesh", "HTTPRoute", "MeshRewrite"}},
 		{Name: "Odd", Features: []string{"Mesh", "Odd"}},
 		{Name: "Ingress", Features: []string{"Gateway"}},
+		{Name: "Ours", Features: []string{"Mesh"}, Extra: true},
 	},
 }
 
@@ -76,5 +77,17 @@ func TestTheTableNamesWhatFailed(t *testing.T) {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is not in\n%s", want, text.String())
 		}
+	}
+}
+
+func TestATestThatTheSuiteLacksCountsForNoProfile(t *testing.T) {
+	results := Read("    --- PASS: TestConformance/Basic (0.1s)\n    --- PASS: TestConformance/Split (0.1s)\n    --- FAIL: TestExtra/Ours (0.1s)\n")
+	claims := Claims{Profiles: []string{"MESH-HTTP"}}
+	if o := Judge(small, claims, results); !o.Conformant() || o.Extra.Total != 0 {
+		t.Errorf("not asked for, it was judged: %+v", o)
+	}
+	claims.Extra = true
+	if o := Judge(small, claims, results); o.Conformant() || o.Extra != (Score{0, 1}) || o.Lines[0].Core != (Score{2, 2}) || o.Outside.Total != 0 {
+		t.Errorf("got %+v", o)
 	}
 }

@@ -14,15 +14,20 @@ import (
 	"heddle.test/cluster/internal/api"
 )
 
-// A few sightings convict; the rest are counted.
-const sightingsKept = 50
+const (
+	// A few sightings convict; the rest are counted.
+	sightingsKept = 50
+	// Bytes behind a word that are shown with it.
+	wordTail = 8
+)
 
 // Sighting is one frame that carries a word in the clear.
 type Sighting struct {
 	At       time.Time
 	Device   string
 	From, To netip.AddrPort
-	Word     string
+	// Word is what was found and the bytes behind it, which say what kind of load it was.
+	Word string
 }
 
 func (s Sighting) String() string {
@@ -76,6 +81,13 @@ func (w *Watch) Also(word string) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	w.words = append(w.words, word)
+}
+
+// Forget counts anew: what was seen so far is no fault.
+func (w *Watch) Forget() {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	w.frames, w.tunnelled, w.count, w.lost, w.sightings = 0, 0, 0, 0, nil
 }
 
 // Stop ends it.
@@ -150,12 +162,13 @@ func (w *Watch) look(pid int, frame []byte, device int) {
 		w.tunnelled++
 	}
 	for _, word := range w.words {
-		if !bytes.Contains(frame, []byte(word)) {
+		at := bytes.Index(frame, []byte(word))
+		if at < 0 {
 			continue
 		}
 		w.count++
 		if len(w.sightings) < sightingsKept {
-			w.sightings = append(w.sightings, Sighting{At: time.Now(), Device: w.name(pid, device), From: from, To: to, Word: word})
+			w.sightings = append(w.sightings, Sighting{At: time.Now(), Device: w.name(pid, device), From: from, To: to, Word: string(frame[at:min(at+len(word)+wordTail, len(frame))])})
 		}
 		return
 	}

@@ -99,7 +99,7 @@ func (d driver) run() {
 			defer func() { <-slots }()
 			began := time.Now()
 			generation := d.tally.sent()
-			backend, retried, err := d.asker.ask(fmt.Sprintf("t%d", number), d.marker.Load().(string))
+			backend, retried, err := d.asker.ask(fmt.Sprintf("t%d", number), d.marker.Load().(string)+"."+d.tally.name)
 			d.tally.done(generation, began, backend, retried, err)
 		}()
 	}

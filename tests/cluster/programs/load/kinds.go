@@ -143,7 +143,7 @@ func open(address string) (net.Conn, string, error) {
 
 func converse(conn net.Conn, backend string, tally *tally, word *atomic.Value) {
 	for range time.Tick(frameEvery) {
-		marker := word.Load().(string)
+		marker := word.Load().(string) + "." + tally.name
 		frame := make([]byte, 1+rand.IntN(frameMost))
 		for i := range frame {
 			frame[i] = byte(rand.Uint32())

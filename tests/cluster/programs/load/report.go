@@ -48,6 +48,7 @@ type Kind struct {
 
 // tally counts one kind. A request that began before a reset belongs to no report any more.
 type tally struct {
+	name       string
 	mutex      sync.Mutex
 	generation int
 	kind       Kind
@@ -174,7 +175,7 @@ func newBook() *book {
 }
 
 func (b *book) tally(kind string) *tally {
-	t := new(tally)
+	t := &tally{name: kind}
 	t.reset()
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
