@@ -4,7 +4,7 @@ mod cycle;
 mod debug;
 
 use crate::{
-    authenticate::{self, Authenticate, TokenFile},
+    authenticate::{self, Callers, TokenFile},
     ca::{Grants, IdentityService, Metrics as CaMetrics},
     publish::{ConfigService, Metrics, Publisher},
     settings::Settings,
@@ -46,10 +46,11 @@ pub fn run(settings: Settings, log: LogLevel) -> Result<()> {
 
 async fn serve(settings: Settings, log: LogLevel) -> Result<()> {
     let authority = Arc::new(Authority::load_or_create(&settings.state).context("the authority")?);
-    let tokens: Arc<dyn Authenticate> = Arc::new(TokenFile::new(&settings.tokens));
+    let tokens = Arc::new(TokenFile::new(&settings.tokens));
     report_tokens(&settings).await;
 
     let mut registry = Registry::default();
+    let callers = Callers::new(tokens, &mut registry);
     let publisher = Publisher::new(Metrics::register(&mut registry));
     let grants = Grants::default();
     let status = Arc::new(StatusFile::open(&settings.status_file));
@@ -58,9 +59,9 @@ async fn serve(settings: Settings, log: LogLevel) -> Result<()> {
     let drain = Drain::new();
     let sessions = TaskTracker::new();
 
-    let config = ConfigService::new(publisher.clone(), tokens.clone(), sessions.clone(), drain.token());
+    let config = ConfigService::new(publisher.clone(), callers.clone(), sessions.clone(), drain.token());
     let identity =
-        IdentityService::server(authority.clone(), tokens, grants.clone(), CaMetrics::register(&mut registry));
+        IdentityService::server(authority.clone(), callers, grants.clone(), CaMetrics::register(&mut registry));
     let certificate =
         authority.server_certificate(&[SERVER_NAME], &settings.server_addresses()).context("the authority")?;
     let tls = ServerTlsConfig::new()

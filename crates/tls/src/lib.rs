@@ -28,6 +28,13 @@ pub use x509::Authority;
 /// The one ALPN protocol between nodes.
 pub const ALPN_H2: &[u8] = b"h2";
 
+/// The fingerprint of bytes, of a token or a certificate: SHA-256.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
+    hash
+}
+
 /// The cryptography of every TLS connection of the mesh, built once.
 pub(crate) fn provider() -> &'static std::sync::Arc<rustls::crypto::CryptoProvider> {
     static PROVIDER: std::sync::LazyLock<std::sync::Arc<rustls::crypto::CryptoProvider>> =

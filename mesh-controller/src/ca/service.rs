@@ -1,7 +1,7 @@
 //! The Identity service: who calls, what they may have, then a signature. It must not decide either; `authenticate` and `entitled` do.
 
 use super::{CertificateAuthority, Entitled, NotEntitled};
-use crate::authenticate::{Authenticate, caller};
+use crate::authenticate::Callers;
 use mesh_core::{identity::Identity, name::ProxyName, node::NodeDelta};
 use mesh_tls::x509::AuthorityFault;
 use mesh_wire::proto::{
@@ -55,7 +55,7 @@ impl Metrics {
 /// Serves `heddle.config.v1.Identity`.
 pub struct IdentityService {
     authority: Arc<dyn CertificateAuthority>,
-    authenticate: Arc<dyn Authenticate>,
+    callers: Callers,
     grants: Grants,
     metrics: Metrics,
 }
@@ -75,11 +75,11 @@ impl IdentityService {
     /// A server to add to the controller's.
     pub fn server(
         authority: Arc<dyn CertificateAuthority>,
-        authenticate: Arc<dyn Authenticate>,
+        callers: Callers,
         grants: Grants,
         metrics: Metrics,
     ) -> IdentityServer<Self> {
-        let service = Self { authority, authenticate, grants, metrics };
+        let service = Self { authority, callers, grants, metrics };
         IdentityServer::new(service).max_decoding_message_size(REQUEST_LONGEST)
     }
 
@@ -100,7 +100,7 @@ impl IdentityService {
 impl Grpc for IdentityService {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         let count = |result| self.metrics.answers.get_or_create(&Answer { result }).inc();
-        let proxy = caller(&*self.authenticate, request.metadata()).await.inspect_err(|_| {
+        let proxy = self.callers.caller(request.metadata()).await.inspect_err(|_| {
             count("unauthenticated");
         })?;
         match self.issue(&proxy, request.get_ref()).await {

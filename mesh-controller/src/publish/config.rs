@@ -1,7 +1,7 @@
 //! The Config service: carries a session over a gRPC stream. It must not decide what is sent; `session` does.
 
 use super::publisher::{Membership, Publisher};
-use crate::authenticate::{Authenticate, caller};
+use crate::authenticate::Callers;
 use mesh_core::name::ProxyName;
 use mesh_wire::{
     MESSAGE_MAX, PROTOCOL,
@@ -18,7 +18,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// How long a proxy may take to say Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ const QUOTE_MAX: usize = 300;
 #[derive(Clone)]
 pub struct ConfigService {
     publisher: Arc<Publisher>,
-    authenticate: Arc<dyn Authenticate>,
+    callers: Callers,
     tasks: TaskTracker,
     drain: CancellationToken,
 }
@@ -39,11 +39,11 @@ impl ConfigService {
     /// Sessions are tasks of `tasks` and end when `drain` is cancelled.
     pub fn new(
         publisher: Arc<Publisher>,
-        authenticate: Arc<dyn Authenticate>,
+        callers: Callers,
         tasks: TaskTracker,
         drain: CancellationToken,
     ) -> ConfigServer<Self> {
-        let service = Self { publisher, authenticate, tasks, drain };
+        let service = Self { publisher, callers, tasks, drain };
         ConfigServer::new(service).max_decoding_message_size(MESSAGE_MAX)
     }
 }
@@ -53,7 +53,7 @@ impl Config for ConfigService {
     type StreamStream = ReceiverStream<Result<Outgoing, Status>>;
 
     async fn stream(&self, request: Request<Streaming<ToController>>) -> Result<Response<Self::StreamStream>, Status> {
-        let proxy = caller(&*self.authenticate, request.metadata()).await?;
+        let proxy = self.callers.caller(request.metadata()).await?;
         // One delta is in flight, so one place is enough.
         let (out, stream) = mpsc::channel(1);
         let service = self.clone();
@@ -89,7 +89,12 @@ impl ConfigService {
         let Some(ToController { message: Some(Message::Hello(hello)) }) = hello else {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
-        check(proxy, &hello)?;
+        check(proxy, &hello).inspect_err(|status| {
+            if status.code() == Code::PermissionDenied {
+                self.callers.impostor();
+                tracing::warn!(%proxy, reason = "other_proxy", "refused a caller: {}", status.message());
+            }
+        })?;
         self.publisher.ready().await;
         let session =
             self.publisher.join(proxy, &hello.known).map_err(|e| Status::resource_exhausted(e.to_string()))?;

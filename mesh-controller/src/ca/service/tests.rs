@@ -1,7 +1,7 @@
 //! The Identity service as a proxy sees it, without sockets: who gets what, and what the others are told.
 
 use super::*;
-use crate::authenticate::Unauthenticated;
+use crate::authenticate::{Authenticate, Unauthenticated};
 use mesh_core::{
     identity::TrustDomain,
     mesh::{AccessLog, Enrolment, Limits, MeshSettings, Mode, Workload},
@@ -31,8 +31,8 @@ const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 fn service(dir: &std::path::Path) -> (IdentityService, Grants) {
     let grants = Grants::default();
     let authority = Arc::new(Authority::load_or_create(dir).unwrap());
-    let (authenticate, metrics) = (Arc::new(ByName), Metrics::default());
-    (IdentityService { authority, authenticate, grants: grants.clone(), metrics }, grants)
+    let (callers, metrics) = (Callers::new(Arc::new(ByName), &mut Registry::default()), Metrics::default());
+    (IdentityService { authority, callers, grants: grants.clone(), metrics }, grants)
 }
 
 fn mesh() -> NodeDelta {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    authenticate::Unauthenticated,
+    authenticate::{Authenticate, Unauthenticated},
     publish::{Metrics, slice::tests::service},
 };
 use mesh_core::node::{NodeDelta, Resource, ResourceId};
@@ -35,7 +35,8 @@ impl Controller {
         let address = listener.local_addr().unwrap();
         let publisher = Publisher::new(Metrics::register(&mut Default::default()));
         let drain = CancellationToken::new();
-        let service = ConfigService::new(publisher.clone(), Arc::new(Everybody), TaskTracker::new(), drain.clone());
+        let callers = Callers::new(Arc::new(Everybody), &mut Default::default());
+        let service = ConfigService::new(publisher.clone(), callers, TaskTracker::new(), drain.clone());
         let end = drain.clone().cancelled_owned();
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);

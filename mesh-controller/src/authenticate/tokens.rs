@@ -1,5 +1,6 @@
-//! Who a caller is: tokens to proxy names. It must not decide what that proxy may have; slicing and signing do.
+//! The playground's way to know a caller: a file of tokens. It must not hold anything between two callers.
 
+use super::{Authenticate, Unauthenticated};
 use mesh_core::name::ProxyName;
 use std::{io, path::PathBuf};
 
@@ -8,53 +9,6 @@ const FILE_MAX: u64 = 4 * 1024 * 1024;
 
 /// Shortest token that is taken: 16 random bytes in base64 are longer.
 const TOKEN_MIN: usize = 16;
-
-/// Finds out which proxy calls. The playground has a file; a cluster will ask its API server (TokenReview).
-#[tonic::async_trait]
-pub trait Authenticate: Send + Sync + 'static {
-    /// The proxy that this bearer token belongs to.
-    async fn authenticate(&self, token: &str) -> Result<ProxyName, Unauthenticated>;
-}
-
-/// Why a caller is nobody. The caller itself is told no more than that.
-#[derive(Debug, thiserror::Error)]
-pub enum Unauthenticated {
-    /// No `authorization: Bearer TOKEN`.
-    #[error("no bearer token")]
-    NoToken,
-    /// Nobody has this token.
-    #[error("unknown token")]
-    UnknownToken,
-    /// The tokens cannot be read; everybody is refused.
-    #[error("token file {path}: cannot be read")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// The proxy behind the `authorization` metadata of a request.
-pub async fn caller(
-    authenticate: &dyn Authenticate,
-    metadata: &tonic::metadata::MetadataMap,
-) -> Result<ProxyName, tonic::Status> {
-    let token = metadata.get("authorization").and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
-    let found = match token {
-        Some(token) => authenticate.authenticate(token.trim()).await,
-        None => Err(Unauthenticated::NoToken),
-    };
-    found.map_err(|e| {
-        let cause = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
-        tracing::warn!("refused a caller: {e}{cause}");
-        match e {
-            Unauthenticated::Unreadable { .. } => tonic::Status::unavailable("cannot authenticate now"),
-            Unauthenticated::NoToken | Unauthenticated::UnknownToken => tonic::Status::unauthenticated(e.to_string()),
-        }
-    })
-}
 
 /// `--tokens FILE`: lines `TOKEN PROXYNAME`; empty lines and lines that begin with `#` say nothing. Read anew for each caller, so that a change counts at once.
 #[derive(Debug)]
@@ -80,8 +34,10 @@ impl TokenFile {
 #[tonic::async_trait]
 impl Authenticate for TokenFile {
     async fn authenticate(&self, token: &str) -> Result<ProxyName, Unauthenticated> {
-        let text =
-            self.read().await.map_err(|source| Unauthenticated::Unreadable { path: self.path.clone(), source })?;
+        let text = self
+            .read()
+            .await
+            .map_err(|source| Unauthenticated::Unreadable { path: self.path.clone(), source: source.into() })?;
         // Broken lines authenticate nobody and are reported by `check`; the others still count.
         entries(&text)
             .filter_map(|(_, entry)| entry.ok())
