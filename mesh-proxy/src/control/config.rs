@@ -33,6 +33,9 @@ const GOOD_SESSION: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Changes come in bursts; the file is written once after each, at most so long after the first of them.
 const CACHE_DELAY: Duration = Duration::from_millis(500);
+/// How long a proxy that starts with a stored config waits for the controller's word before it serves from what it has: the file may be half a
+/// second and a whole downtime old, and a running controller answers within a tenth of this.
+const CACHE_PATIENCE: Duration = Duration::from_secs(1);
 /// Hello and one answer: the controller sends the next delta only after the answer to the last.
 const SAYINGS: usize = 2;
 
@@ -41,7 +44,7 @@ pub struct ConfigClient {
     link: Link,
     proxy: ProxyName,
     cache: Cache,
-    ready: Condition,
+    ready: Arc<Condition>,
     held: Held,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     stored: watch::Sender<Held>,
@@ -83,7 +86,8 @@ fn said(status: &Status) -> String {
 }
 
 impl ConfigClient {
-    /// Starts from the cache, if there is a good one: then there is a snapshot at once. `ready` is met by the first snapshot.
+    /// Starts from the cache, if there is a good one: then there is a snapshot even if the controller does not answer within `CACHE_PATIENCE`.
+    /// `ready` is met by the first snapshot.
     pub fn new(
         link: Link,
         proxy: ProxyName,
@@ -101,14 +105,11 @@ impl ConfigClient {
                 Held::default()
             }
         };
-        if held.snapshot().is_some() {
-            ready.met();
-        }
-        let (snapshots, receiver) = watch::channel(held.snapshot().cloned());
+        let (snapshots, receiver) = watch::channel(None);
         let view = ConfigView { proxy: proxy.clone(), state: Arc::default() };
         view.show(&held, false, None);
         let stored = watch::Sender::new(held.clone());
-        (Self { link, proxy, cache, ready, held, snapshots, stored, view }, receiver)
+        (Self { link, proxy, cache, ready: Arc::new(ready), held, snapshots, stored, view }, receiver)
     }
 
     /// A view of it that outlives it.
@@ -121,8 +122,10 @@ impl ConfigClient {
     pub async fn run(mut self, connected: impl Fn() + Send) {
         let stored = self.stored.subscribe();
         let cache = self.cache.clone();
+        let cached = serve_cached(self.held.snapshot().cloned(), self.snapshots.clone(), self.ready.clone());
         tokio::select! {
             () = keep_cache(cache, stored) => {}
+            () = cached => {}
             () = self.follow(&connected) => {}
         }
     }
@@ -171,11 +174,13 @@ impl ConfigClient {
     }
 
     fn take(&mut self, delta: Delta) -> Ack {
-        let (nonce, upserts, removes) = (delta.nonce, delta.upserts.len(), delta.removes.len());
+        let (nonce, upserts, removes, synced) = (delta.nonce, delta.upserts.len(), delta.removes.len(), delta.synced);
         match self.held.take(delta) {
             Ok(()) => {
                 tracing::debug!(nonce, upserts, removes, "config applied");
-                if let Some(snapshot) = self.held.snapshot() {
+                // After a restart: not half of what changed meanwhile.
+                let resuming = !synced && self.snapshots.borrow().is_none();
+                if let Some(snapshot) = self.held.snapshot().filter(|_| !resuming) {
                     let snapshot = snapshot.clone();
                     let changed = self.snapshots.send_if_modified(|old| {
                         let changed = !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, &snapshot));
@@ -206,6 +211,27 @@ impl ConfigClient {
             }
         }
     }
+}
+
+/// Shows the stored config once the controller has had its time. Never ends before the client does.
+async fn serve_cached(
+    stored: Option<Arc<Snapshot>>,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    ready: Arc<Condition>,
+) {
+    if let Some(stored) = stored {
+        sleep(CACHE_PATIENCE).await;
+        let needed = snapshots.send_if_modified(|now| {
+            let needed = now.is_none();
+            *now = now.take().or(Some(stored));
+            needed
+        });
+        if needed {
+            tracing::warn!("no word from the controller; serving the config of the last run");
+            ready.met();
+        }
+    }
+    std::future::pending().await
 }
 
 /// Writes the newest config a moment after it came. Never ends before the client does.

@@ -162,10 +162,30 @@ async fn a_restarted_proxy_starts_from_its_cache_while_the_controller_is_gone() 
     drop(client);
     fake.kill();
     let again = Client::start(&fake, state.path());
-    assert!(again.knows("cart") && again.readiness.is_ready(), "at once, without the controller");
+    assert!(!again.readiness.is_ready(), "the controller's word is newer than the file");
+    again.learns("cart").await;
+    assert!(again.readiness.is_ready(), "without the controller");
     fake.restart().await;
     let hello = fake.hello_with(|h| h.known.len() == 2).await;
     assert_eq!(hello.known["Service/shop/cart"], service("cart").version, "what is cached is not sent again");
+}
+
+#[tokio::test]
+async fn a_restarted_proxy_shows_what_the_controller_says_now_and_not_half_of_it() {
+    let state = tempfile::tempdir().unwrap();
+    let mut fake = Fake::start().await;
+    let client = Client::start(&fake, state.path());
+    fake.delta(vec![settings(), service("cart")], &[], true).await;
+    client.learns("cart").await;
+    let file = state.path().join("config");
+    eventually("the cache is written", || file.exists()).await;
+    drop(client);
+    let mut again = Client::start(&fake, state.path());
+    fake.hello_with(|h| h.known.len() == 2).await;
+    fake.delta(vec![service("pay")], &[], false).await;
+    fake.delta(vec![], &["Service/shop/cart"], true).await;
+    timeout(DEADLINE, again.snapshots.wait_for(Option::is_some)).await.unwrap().unwrap();
+    assert!(again.knows("pay") && !again.knows("cart"), "the first thing that is shown is whole");
 }
 
 #[tokio::test]

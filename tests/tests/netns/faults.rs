@@ -58,7 +58,12 @@ fn a_killed_proxy_of_the_other_node_fails_no_request_that_may_be_repeated() {
         })
         .unwrap();
     }
-    none_failed(&load.end().unwrap(), 500);
+    let report = load.end().unwrap();
+    // What the client has begun to read cannot be taken back: of a response that the killed proxy was in the middle of, the rest is lost.
+    let cut = |f: &&serde_json::Value| f["why"].as_str().is_some_and(|why| why.starts_with("body:"));
+    let failures = report["failures"].as_array().unwrap();
+    assert!(failures.iter().all(|f| cut(&f)) && failures.len() <= 3, "{report:#}");
+    assert!(report["ok"].as_u64() > Some(500), "{report:#}");
 }
 
 #[test]
