@@ -8,7 +8,7 @@ BED_PACKAGES := iproute2 nftables conntrack containernetworking-plugins libsecco
 export BED_SOURCE := $(abspath $(BED_DIR))
 export HEDDLE_BED_HOME := $(BED_HOME)
 
-.PHONY: bed bed-packages bed-build bed-up bed-down bed-status bed-test bed-stories bed-soak bed-tools bed-install test-cluster conformance images
+.PHONY: bed bed-packages bed-build bed-up bed-down bed-status bed-test bed-stories bed-figures bed-soak bed-tools bed-install test-cluster conformance images
 
 bed: $(BED)
 
@@ -38,11 +38,21 @@ bed-down: $(BED)
 bed-status: $(BED)
 	@$(BED) status
 
-# The stories of stories/, on the bed that BED names; it is brought up if it is not, and left up.
-bed-stories: bed-build
+# The stories, on the bed that BED names; it is brought up if it is not, and left up. `.` needs nothing installed; `mesh` is what every change
+# of Heddle must pass and `siege` what takes its time; both install it first. RUN=TestName V=1 STORIES=mesh UPFLAGS="--nodes 3 --dual"
+STORIES ?= . mesh siege
+STORY_ENV = BED_PROGRAM=$(BED) MESHCTL=$(BED_ROOT)/target/images/programs/meshctl
+bed-stories: bed-build $(if $(filter-out .,$(STORIES)),images)
 	@$(BED) leftovers >/dev/null || $(BED) status >/dev/null || $(BED) down
 	@$(BED) status >/dev/null 2>&1 || $(BED) up $(UPFLAGS)
-	@cd $(BED_DIR) && go test -count=1 -timeout 20m ./stories/... $(if $(RUN),-run '$(RUN)') $(if $(V),-v)
+	@set -e; cd $(BED_DIR); for s in $(STORIES); do \
+	  [ $$s = . ] || $(BED) install; \
+	  $(STORY_ENV) go test -p 1 -count=1 -timeout 90m ./stories/$$s $(if $(RUN),-run '$(RUN)') $(if $(V),-v); done
+
+# The figures of SPECIFICATION.md about a cluster: about ten minutes on a machine that does nothing else.
+bed-figures: bed-build images
+	@$(BED) status >/dev/null 2>&1 || $(BED) up $(UPFLAGS)
+	@$(BED) install && cd $(BED_DIR) && $(STORY_ENV) FIGURES=$(BED_ROOT)/target/figures.md go test -tags figures -count=1 -timeout 60m -v ./stories/figures | grep -v '^=== '
 
 # The bed's own test: no trace left, refusals in one line, the suite with nothing installed.
 bed-test: bed-build
@@ -55,7 +65,7 @@ bed-soak: bed-build
 # What `make test` runs of all this: the bed's own test with the conformance table, then the stories on a dual-stack bed.
 test-cluster: bed-test
 	@export BED=ci$$$$; trap '$(BED) down' EXIT; \
-	  $(BED) up --dual && cd $(BED_DIR) && go test -count=1 -timeout 20m ./stories/...
+	  $(BED) up --dual && cd $(BED_DIR) && go test -count=1 -timeout 20m ./stories
 
 # Heddle on the bed that BED names, brought up if it is not: IMAGE_PROFILE=dev takes what the tests have built.
 bed-install: bed-build images

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"heddle.test/cluster/internal/api"
 	"heddle.test/cluster/internal/bed"
 	"heddle.test/cluster/internal/plane"
 	"heddle.test/cluster/internal/wire"
@@ -118,6 +119,16 @@ func (c *Cluster) Get(out any, args ...string) {
 	if err := json.Unmarshal([]byte(text), out); err != nil {
 		c.t.Fatalf("kubectl get %s: %v", strings.Join(args, " "), err)
 	}
+}
+
+// API is a client of the API server with the admin's rights, for what must not cost a process each.
+func (c *Cluster) API() *api.Client {
+	c.t.Helper()
+	client, err := c.bed.API()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return client
 }
 
 // Families is how many address families the bed speaks.

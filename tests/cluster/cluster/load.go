@@ -146,8 +146,15 @@ func (c *Cluster) Load(node string, servers Servers) *Load {
 // LoadFrom is Load with the driver in another namespace.
 func (c *Cluster) LoadFrom(namespace, node string, servers Servers) *Load {
 	c.t.Helper()
+	return c.load(namespace, node, servers, NewWord())
+}
+
+// NewWord is one that nobody else says.
+func NewWord() string { return fmt.Sprintf("plain-%x", time.Now().UnixNano()) }
+
+func (c *Cluster) load(namespace, node string, servers Servers, word string) *Load {
+	c.t.Helper()
 	address := servers.Addresses()[0]
-	word := fmt.Sprintf("plain-%x", time.Now().UnixNano())
 	name := fmt.Sprintf("load-%x", time.Now().UnixNano()&0xffffff)
 	at := func(port string) string { return net.JoinHostPort(address, port) }
 	args, err := json.Marshal([]string{"drive", "-web", at(PortWeb), "-h2", at(PortH2), "-grpc", at(PortGRPC), "-tcp", at(PortTCP),

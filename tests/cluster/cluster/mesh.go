@@ -3,8 +3,16 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
+
+	"heddle.test/cluster/internal/node"
+	"heddle.test/cluster/internal/plane"
 )
 
 var errNotSeen = errors.New("nothing seen")
@@ -100,13 +108,13 @@ func (c *Cluster) StartAPIServer() {
 // another process has its place.
 func (n Node) KillProxy() {
 	n.c.t.Helper()
-	before := n.processes("mesh-proxy")
+	before := n.processes("mesh-proxy", "mesh-proxy")
 	if len(before) == 0 {
 		n.c.t.Fatalf("no mesh-proxy of the DaemonSet runs on %s", n.Name)
 	}
 	n.Run(append([]string{"kill", "-KILL"}, before...)...)
 	n.c.Eventually("another proxy runs on "+n.Name, func() error {
-		now := n.processes("mesh-proxy")
+		now := n.processes("mesh-proxy", "mesh-proxy")
 		if len(now) == 0 || now[0] == before[0] {
 			return fmt.Errorf("processes %v", now)
 		}
@@ -117,7 +125,7 @@ func (n Node) KillProxy() {
 
 // processes are the ids, on the node, of a program in the pods of the DaemonSet of that name; a pod's
 // processes are known by the pod's uid in their control group's path.
-func (n Node) processes(daemonset string) []string {
+func (n Node) processes(daemonset, program string) []string {
 	n.c.t.Helper()
 	uids, err := n.c.TryKubectl("-n", System, "get", "pods", "-l", selector(daemonset), "--field-selector", "spec.nodeName="+n.Name,
 		"-o", "jsonpath={.items[*].metadata.uid}")
@@ -126,9 +134,9 @@ func (n Node) processes(daemonset string) []string {
 	}
 	var found []string
 	for _, uid := range strings.Fields(uids) {
-		// The program's name is as the kernel cuts it, and the pod's sandbox has processes of other names.
-		out, _ := n.Try("sh", "-c", fmt.Sprintf(`for p in /proc/[0-9]*; do grep -qs -e %s -e %s $p/cgroup && [ "$(cat $p/comm)" != pause ] && echo ${p#/proc/}; done; true`,
-			uid, strings.ReplaceAll(uid, "-", "_")))
+		// A pod also has its sandbox's process, which is not the program.
+		out, _ := n.Try("sh", "-c", fmt.Sprintf(`for p in /proc/[0-9]*; do grep -qs -e %s -e %s $p/cgroup && [ "$(cat $p/comm)" = %s ] && echo ${p#/proc/}; done; true`,
+			uid, strings.ReplaceAll(uid, "-", "_"), program))
 		found = append(found, strings.Fields(out)...)
 	}
 	return found
@@ -168,3 +176,76 @@ func (n Node) InChain() bool {
 	last := strings.LastIndex(content, `"type"`)
 	return last >= 0 && strings.Contains(content[last:], "mesh-cni")
 }
+
+// Meshctl runs Heddle's command for people against the bed, as the admin.
+func (c *Cluster) Meshctl(args ...string) string {
+	c.t.Helper()
+	out, err := c.outside(meshctl(), args...)
+	if err != nil {
+		c.t.Fatalf("meshctl %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// Install puts Heddle on the bed from target/images and deploy/, as bed install does, and waits until it is ready.
+func (c *Cluster) Install() {
+	c.t.Helper()
+	program := os.Getenv("BED_PROGRAM")
+	if program == "" {
+		c.t.Fatal("BED_PROGRAM does not name the bed program (make bed-stories)")
+	}
+	command := exec.Command(program, "--bed", c.bed.Name, "install")
+	if out, err := command.CombinedOutput(); err != nil {
+		c.t.Fatalf("bed install: %v\n%s", err, out)
+	}
+	c.MeshReady()
+}
+
+// outside runs a host's program in the control plane's network, with the admin's kubeconfig.
+func (c *Cluster) outside(program string, args ...string) (string, error) {
+	command, err := c.bed.Command(plane.Name, true, append([]string{program}, args...)...)
+	if err != nil {
+		return "", err
+	}
+	command.Env = append(os.Environ(), "KUBECONFIG="+c.bed.Kubeconfig(), "PATH="+c.bed.Bin+":"+os.Getenv("PATH"))
+	out, err := command.CombinedOutput()
+	return string(out), err
+}
+
+// meshctl is the program that was packed into an image, or the one that MESHCTL names.
+func meshctl() string {
+	if program := os.Getenv("MESHCTL"); program != "" {
+		return program
+	}
+	return filepath.Join(os.Getenv("BED_SOURCE"), "..", "..", "target", "images", "programs", "meshctl")
+}
+
+// Tag gives an image on the node another name.
+func (n Node) Tag(image, name string) {
+	n.c.t.Helper()
+	n.Run(n.c.bed.Bin+"/ctr", "-a", node.Socket, "-n", "k8s.io", "images", "tag", "--force", image, name)
+}
+
+// NextAddress makes the node's address plugin give out these addresses next, as soon as they are free.
+func (n Node) NextAddress(addresses []string) {
+	n.c.t.Helper()
+	for i, address := range addresses {
+		file := fmt.Sprintf("/var/lib/cni/networks/pods/last_reserved_ip.%d", i)
+		n.c.Eventually(address+" is free", func() error {
+			if _, err := n.Try("ls", "/var/lib/cni/networks/pods/"+address); err == nil {
+				return errors.New("it is taken")
+			}
+			return nil
+		})
+		before := netip.MustParseAddr(address).Prev()
+		n.Run("sh", "-c", "printf %s "+before.String()+" > "+file)
+	}
+}
+
+// PodNamed is a pod that somebody else made.
+func (c *Cluster) PodNamed(namespace, name string) Pod {
+	return Pod{Namespace: namespace, Name: name, c: c}
+}
+
+// URL of a port of an address of either family.
+func URL(address, port string) string { return "http://" + net.JoinHostPort(address, port) + "/" }

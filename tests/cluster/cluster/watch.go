@@ -50,6 +50,34 @@ func (w *Watch) Also(word string) {
 	}
 }
 
+// Forget counts anew on all machines: what was seen so far is no fault.
+func (w *Watch) Forget() {
+	for _, watch := range w.watches {
+		watch.Forget()
+	}
+}
+
+// Count is how many frames carried a word so far.
+func (w *Watch) Count() int {
+	total := 0
+	for _, watch := range w.watches {
+		count, _ := watch.Seen()
+		total += count
+	}
+	return total
+}
+
+// Last is when a word was seen last on any machine.
+func (w *Watch) Last() time.Time {
+	var last time.Time
+	for _, watch := range w.watches {
+		if at := watch.Last(); at.After(last) {
+			last = at
+		}
+	}
+	return last
+}
+
 // Sees waits until a word was seen: the proof that the watch can see.
 func (w *Watch) Sees(what string) {
 	w.c.t.Helper()

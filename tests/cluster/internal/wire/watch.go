@@ -50,6 +50,7 @@ type Watch struct {
 	count     int
 	lost      int
 	sightings []Sighting
+	last      time.Time
 }
 
 // WatchFor begins to look in the network of a process, and returns when nothing sent afterwards is missed.
@@ -87,7 +88,7 @@ func (w *Watch) Also(word string) {
 func (w *Watch) Forget() {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
-	w.frames, w.tunnelled, w.count, w.lost, w.sightings = 0, 0, 0, 0, nil
+	w.frames, w.tunnelled, w.count, w.lost, w.sightings, w.last = 0, 0, 0, 0, nil, time.Time{}
 }
 
 // Stop ends it.
@@ -105,6 +106,13 @@ func (w *Watch) Seen() (int, []Sighting) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	return w.count, append([]Sighting(nil), w.sightings...)
+}
+
+// Last is when a word was seen last; zero is never.
+func (w *Watch) Last() time.Time {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.last
 }
 
 // Frames is how many frames were looked at, how many of them went from or to TunnelPort, and how many the
@@ -167,6 +175,7 @@ func (w *Watch) look(pid int, frame []byte, device int) {
 			continue
 		}
 		w.count++
+		w.last = time.Now()
 		if len(w.sightings) < sightingsKept {
 			w.sightings = append(w.sightings, Sighting{At: time.Now(), Device: w.name(pid, device), From: from, To: to, Word: string(frame[at:min(at+len(word)+wordTail, len(frame))])})
 		}

@@ -1,6 +1,7 @@
 // Command load is both ends of a steady load, in pods: `load serve` answers HTTP/1.1, HTTP/2, gRPC and a
 // checksummed echo of bytes, `load drive` asks without pause and counts every answer that did not come, and
-// `load report`, `load mark WORD`, `load reset` speak to the driver of the same pod. It knows no Kubernetes.
+// `load report`, `load mark WORD`, `load reset` speak to the driver of the same pod. `load changes` notes the moment
+// at which answers begin to be others. It knows no Kubernetes.
 package main
 
 import (
@@ -10,13 +11,15 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("load serve|drive|report|mark|reset")
+		fail("load serve|drive|changes|report|mark|reset")
 	}
 	switch verb := os.Args[1]; verb {
 	case "serve":
 		serve(os.Args[2:])
 	case "drive":
 		drive(os.Args[2:])
+	case "changes":
+		changes(os.Args[2:])
 	case "report", "reset":
 		ask(verb)
 	case "mark":
@@ -25,7 +28,7 @@ func main() {
 		}
 		ask("mark " + os.Args[2])
 	default:
-		fail("load serve|drive|report|mark|reset, not " + verb)
+		fail("load serve|drive|changes|report|mark|reset, not " + verb)
 	}
 }
 
