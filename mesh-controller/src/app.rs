@@ -1,28 +1,27 @@
 //! The app: starts every part, wires source → plan → publish and status, and ends them in order. It must not decide.
 
+mod cluster;
 mod cycle;
 mod debug;
+mod folders;
+mod parts;
 
 use crate::{
-    authenticate::{self, Callers, TokenFile},
+    authenticate::Callers,
     ca::{Grants, IdentityService, Metrics as CaMetrics},
+    plan::Planner,
     publish::{ConfigService, Metrics, Publisher},
-    settings::Settings,
-    source::folder::Folders,
-    status::StatusFile,
+    settings::{Settings, World},
 };
 use anyhow::{Context, Result};
 use cycle::Cycle;
 use mesh_run::{Admin, Drain, LogLevel, Readiness};
-use mesh_tls::Authority;
+use parts::{Common, Parts};
 use prometheus_client::registry::Registry;
 use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tonic::transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming};
-
-/// The name that proxies may check the controller by, beside its address.
-const SERVER_NAME: &str = "mesh-controller";
 
 /// A proxy that does not answer a ping for so long is gone; its session's memory is given back.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -45,25 +44,28 @@ pub fn run(settings: Settings, log: LogLevel) -> Result<()> {
 }
 
 async fn serve(settings: Settings, log: LogLevel) -> Result<()> {
-    let authority = Arc::new(Authority::load_or_create(&settings.state).context("the authority")?);
-    let tokens = Arc::new(TokenFile::new(&settings.tokens));
-    report_tokens(&settings).await;
-
     let mut registry = Registry::default();
-    let callers = Callers::new(tokens, &mut registry);
     let publisher = Publisher::new(Metrics::register(&mut registry));
     let grants = Grants::default();
-    let status = Arc::new(StatusFile::open(&settings.status_file));
     let readiness = Readiness::default();
     let planned = readiness.condition("plan", "the first plan is not made yet");
     let drain = Drain::new();
     let sessions = TaskTracker::new();
 
+    let mut common = Common { mesh: settings.mesh_name.clone(), publisher: publisher.clone(), registry: &mut registry };
+    let parts = match &settings.world {
+        World::Folders(folders) => folders::parts(folders).await?,
+        World::Kubernetes(cluster) => cluster::parts(cluster, &mut common).await?,
+    };
+    let Parts { authority, authenticate, sink, excluded, open, mut tasks, finish } = parts;
+
+    let callers = Callers::new(authenticate, &mut registry);
     let config = ConfigService::new(publisher.clone(), callers.clone(), sessions.clone(), drain.token());
     let identity =
         IdentityService::server(authority.clone(), callers, grants.clone(), CaMetrics::register(&mut registry));
-    let certificate =
-        authority.server_certificate(&[SERVER_NAME], &settings.server_addresses()).context("the authority")?;
+    let names = settings.server_names();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let certificate = authority.server_certificate(&names, &settings.server_addresses()).context("the authority")?;
     let tls = ServerTlsConfig::new()
         .timeout(HANDSHAKE)
         .identity(Identity::from_pem(&certificate.chain_pem, certificate.key_pem.as_bytes()));
@@ -82,14 +84,16 @@ async fn serve(settings: Settings, log: LogLevel) -> Result<()> {
             drain.token().cancelled_owned(),
         );
 
-    let (folders, first) = {
-        let paths = settings.folders.clone();
-        tokio::task::spawn_blocking(move || Folders::open(&paths)).await.context("reading the folders")??
-    };
-    let stop_source = folders.stopper();
-    let cycle = Cycle::new(&settings.mesh_name, publisher.clone(), grants, status.clone());
-    // Blocks on inotify and plans where it reads: from a saved file to the mailboxes there is no hand-over.
-    let mut source = tokio::task::spawn_blocking(move || cycle.run(folders, first, || planned.met()));
+    let (source, stop_source) = tokio::task::spawn_blocking(open).await.context("opening the source")??;
+    let cycle = Cycle::new(
+        Planner::excluding(&settings.mesh_name, &excluded),
+        publisher.clone(),
+        grants,
+        sink.clone(),
+        excluded,
+    );
+    // Blocks on its source and plans where it reads: from a change to the mailboxes there is no hand-over.
+    let mut cycle = tokio::task::spawn_blocking(move || cycle.run(source, || planned.met()));
 
     let admin_server = Admin {
         readiness,
@@ -97,43 +101,35 @@ async fn serve(settings: Settings, log: LogLevel) -> Result<()> {
         metrics: Arc::new(registry),
         log,
         config: {
-            let (publisher, status) = (publisher.clone(), status.clone());
-            Arc::new(move || debug::config(&publisher, &status))
+            let publisher = publisher.clone();
+            Arc::new(move || debug::config(&publisher, &*sink))
         },
     };
     let admin_task = tokio::spawn(admin_server.serve(admin, std::future::pending()));
-    let status_task = tokio::spawn(status.clone().keep());
     let mut grpc = tokio::spawn(grpc);
     tracing::info!("serving proxies at {}, admin at {}", settings.listen, settings.admin);
 
     let result = tokio::select! {
         signal = mesh_run::signals::stop() => signal.map(|name| tracing::info!("{name}: stopping")).context("signals"),
         ended = &mut grpc => ended.context("the gRPC server")?.context("the gRPC server").and(Err(anyhow::anyhow!("the gRPC server ended"))),
-        ended = &mut source => Err(match ended {
+        ended = &mut cycle => Err(match ended {
             Ok(()) => anyhow::anyhow!("the source ended"),
             Err(e) => anyhow::Error::new(e).context("planning"),
         }),
+        Some(ended) = tasks.join_next() => Err(match ended {
+            Ok(what) => anyhow::anyhow!("{what} ended"),
+            Err(e) => anyhow::Error::new(e).context("a background task"),
+        }),
     };
     drain.start();
-    stop_source.stop();
+    stop_source();
     sessions.close();
     if tokio::time::timeout(DRAIN, sessions.wait()).await.is_err() {
         tracing::warn!("sessions did not end within {DRAIN:?}");
     }
-    status_task.abort();
+    tasks.shutdown().await;
     admin_task.abort();
     grpc.abort();
-    status.write().with_context(|| format!("status file {}", settings.status_file.display()))?;
+    finish.await?;
     result
-}
-
-async fn report_tokens(settings: &Settings) {
-    match tokio::fs::read_to_string(&settings.tokens).await {
-        Ok(text) => {
-            for (line, wrong) in authenticate::check(&text) {
-                tracing::warn!("{}:{line}: {wrong}", settings.tokens.display());
-            }
-        }
-        Err(e) => tracing::warn!("{}: cannot be read yet: {e}; nobody is authenticated", settings.tokens.display()),
-    }
 }

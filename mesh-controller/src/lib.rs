@@ -1,10 +1,13 @@
 //! The controller: objects in, plan, per-node config and statuses out. It must not see pod traffic.
 
 pub mod api;
+#[cfg(test)]
+pub(crate) mod api_server;
 pub mod app;
 pub mod authenticate;
 pub mod ca;
 pub mod inventory;
+pub mod leader;
 pub mod plan;
 pub mod publish;
 pub mod settings;

@@ -2,37 +2,48 @@
 
 use crate::{
     ca::Grants,
-    inventory::Change,
-    plan::{PlanDelta, Planner},
+    inventory::{Change, Kind},
+    plan::{MESH_LABEL, PlanDelta, Planner},
     publish::Publisher,
-    source::{self, Batch, folder::Folders},
-    status::StatusFile,
+    source::{self, Batch, Source},
+    status::Sink,
 };
 use mesh_core::node::NodeDelta;
 use serde_json::Value;
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 /// What a change runs through, in order.
 pub(super) struct Cycle {
     planner: Planner,
     publisher: Arc<Publisher>,
     grants: Grants,
-    status: Arc<StatusFile>,
+    sink: Arc<dyn Sink>,
+    /// Never meshed.
+    excluded: BTreeSet<String>,
+    /// Excluded namespaces of which it was said that their label counts for nothing.
+    said: BTreeSet<String>,
 }
 
 impl Cycle {
-    pub(super) fn new(mesh: &str, publisher: Arc<Publisher>, grants: Grants, status: Arc<StatusFile>) -> Self {
-        Self { planner: Planner::new(mesh), publisher, grants, status }
+    pub(super) fn new(
+        planner: Planner,
+        publisher: Arc<Publisher>,
+        grants: Grants,
+        sink: Arc<dyn Sink>,
+        excluded: BTreeSet<String>,
+    ) -> Self {
+        Self { planner, publisher, grants, sink, excluded, said: BTreeSet::new() }
     }
 
     /// Runs the first batch and all that follow, until the source is stopped.
-    pub(super) fn run(mut self, mut folders: Folders, first: Batch, planned: impl FnOnce()) {
+    pub(super) fn run(mut self, mut source: Box<dyn Source>, planned: impl FnOnce()) {
         // What a planner holds before it has seen an object: the default settings.
         let defaults = delta(self.planner.plan().mesh.iter().map(|(id, r)| (id.clone(), Some(r.clone()))));
         let mut known = Vec::new();
+        let Some(first) = source.wait() else { return };
         self.turn(first, defaults, &mut known);
         planned();
-        while let Some(batch) = folders.wait() {
+        while let Some(batch) = source.wait() {
             self.turn(batch, NodeDelta::default(), &mut known);
         }
     }
@@ -44,15 +55,16 @@ impl Cycle {
         }
         let began = Instant::now();
         let mut changes = Vec::with_capacity(batch.changes.len());
-        let mut observed = Vec::with_capacity(batch.changes.len());
+        let mut shown = Vec::with_capacity(batch.changes.len());
         for change in &batch.changes {
             match Change::read(change) {
                 Ok(read) => {
-                    let status = match change {
-                        source::Change::Upsert(_, object) => object.get("status").cloned(),
+                    let object = match change {
+                        source::Change::Upsert(_, object) => Some(object.clone()),
                         source::Change::Remove(_) => None,
                     };
-                    observed.push((read.key().clone(), status));
+                    self.mind(&read, object.as_deref());
+                    shown.push((read.key().clone(), object));
                     changes.push(read);
                 }
                 // A source hands over only what it has read this way itself.
@@ -82,15 +94,23 @@ impl Cycle {
             push = ?planned.elapsed(),
             "planned"
         );
-        let now = now();
         known.clone_from(&batch.problems);
-        self.status.change(|written, problems| {
-            for (key, status) in &observed {
-                written.observe(key, status.as_ref().filter(|s: &&Value| s.is_object()));
-            }
-            written.apply(&statuses, &now);
-            *problems = batch.problems;
-        });
+        self.sink.take(&shown, &statuses, batch.problems);
+    }
+
+    /// A label that counts for nothing is spoken of once.
+    fn mind(&mut self, change: &Change, object: Option<&Value>) {
+        let key = change.key();
+        if key.kind != Kind::Namespace || !self.excluded.contains(&*key.name.name) {
+            return;
+        }
+        let labelled = object.is_some_and(|object| object["metadata"]["labels"][MESH_LABEL] == "enabled");
+        if labelled && self.said.insert(key.name.name.to_string()) {
+            tracing::warn!(
+                "namespace {} is excluded from the mesh; its label {MESH_LABEL} counts for nothing",
+                key.name.name
+            );
+        }
     }
 }
 
@@ -105,10 +125,4 @@ fn delta(
         }
     }
     delta
-}
-
-/// Whole seconds, as `metav1.Time` writes them.
-fn now() -> String {
-    let now = jiff::Timestamp::now();
-    now.round(jiff::Unit::Second).unwrap_or(now).to_string()
 }

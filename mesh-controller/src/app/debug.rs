@@ -1,9 +1,9 @@
 //! `/debug/config`: what is published and how far each proxy is, as JSON. It must not show a key: resources are shown by their `Debug`, which has none.
 
-use crate::{publish::Publisher, status::StatusFile};
+use crate::{publish::Publisher, status::Sink};
 use serde_json::{Map, Value, json};
 
-pub(super) fn config(publisher: &Publisher, status: &StatusFile) -> String {
+pub(super) fn config(publisher: &Publisher, status: &dyn Sink) -> String {
     let resources = publisher.resources().into_iter();
     let resources: Map<String, Value> = resources
         .map(|(id, version, resource)| {

@@ -9,9 +9,9 @@ pub use service::{Grants, IdentityService, Metrics};
 use mesh_core::identity::Identity;
 use mesh_tls::{
     Authority,
-    x509::{AuthorityFault, Signed},
+    x509::{AuthorityFault, ServerCertificate, Signed},
 };
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 /// Signs SVIDs: embedded, or SPIRE. Whether the caller may have the identity is decided before.
 #[tonic::async_trait]
@@ -21,6 +21,9 @@ pub trait CertificateAuthority: Send + Sync + 'static {
 
     /// Roots that verify what it signs, DER; several while a root is rotated.
     fn roots(&self) -> Vec<Vec<u8>>;
+
+    /// A certificate for the controller's own server.
+    fn server_certificate(&self, dns: &[&str], addresses: &[IpAddr]) -> Result<ServerCertificate, AuthorityFault>;
 }
 
 /// The embedded authority; a signature takes a fraction of a millisecond, so it is made where it is asked for.
@@ -32,5 +35,9 @@ impl CertificateAuthority for Authority {
 
     fn roots(&self) -> Vec<Vec<u8>> {
         Authority::roots(self).iter().map(|root| root.to_vec()).collect()
+    }
+
+    fn server_certificate(&self, dns: &[&str], addresses: &[IpAddr]) -> Result<ServerCertificate, AuthorityFault> {
+        Authority::server_certificate(self, dns, addresses)
     }
 }

@@ -26,6 +26,8 @@ use std::{
 /// Results that other units read.
 pub(super) struct Memo {
     pub(super) mesh: Text,
+    /// Namespaces whose pods are never meshed.
+    pub(super) excluded: BTreeSet<String>,
     pub(super) settings: Arc<MeshSettings>,
     pub(super) listeners: BTreeMap<GatewayId, Listeners>,
     pub(super) attach: BTreeMap<Key, Attach>,
@@ -49,10 +51,11 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(mesh: &str) -> Self {
+    pub(super) fn new(mesh: &str, excluded: &BTreeSet<String>) -> Self {
         Self {
             memo: Memo {
                 mesh: mesh.into(),
+                excluded: excluded.clone(),
                 settings: Arc::new(settings::defaults(mesh)),
                 listeners: BTreeMap::new(),
                 attach: BTreeMap::new(),

@@ -16,7 +16,7 @@ pub(super) fn workload(view: &View<'_>, id: &NsName) -> Option<Workload> {
     let settings = view.settings();
     // Names that no SPIFFE ID can hold do not pass an API server; such a pod has no identity and is unknown to the mesh.
     let identity = Identity::new(settings.trust_domain.clone(), &id.namespace, &pod.spec.service_account).ok()?;
-    let wanted = view.namespace_label(&id.namespace, MESH_LABEL) == Some("enabled");
+    let wanted = !view.is_excluded(&id.namespace) && view.namespace_label(&id.namespace, MESH_LABEL) == Some("enabled");
     let refused = pod.meta.labels.get(MESH_LABEL).is_some_and(|v| v == "disabled");
     Some(Workload {
         id: id.clone(),

@@ -22,13 +22,18 @@ pub mod status;
 mod unit;
 mod view;
 
+pub use identity::MESH_LABEL;
+
 use crate::inventory::{Change, Inventory, Key};
 use mesh_core::{
     name::Text,
     node::{Resource, ResourceId},
 };
 use status::Status;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Name of this controller in GatewayClass and XMesh, and in all statuses.
 pub const CONTROLLER_NAME: &str = "heddle.dev/controller";
@@ -60,7 +65,7 @@ impl PlanDelta {
 
 /// Plans everything. `mesh` is the name of the XMesh that this controller runs.
 pub fn plan(inventory: &Inventory, mesh: &str) -> Plan {
-    let mut engine = engine::Engine::new(mesh);
+    let mut engine = engine::Engine::new(mesh, &BTreeSet::new());
     engine.replan(inventory, inventory.keys().into_iter().map(crate::inventory::Fact::Object).collect());
     engine.into_plan()
 }
@@ -74,7 +79,12 @@ pub struct Planner {
 impl Planner {
     /// A planner for the mesh of this name, which knows of no object yet. Its plan holds the default settings.
     pub fn new(mesh: &str) -> Self {
-        let mut engine = engine::Engine::new(mesh);
+        Self::excluding(mesh, &BTreeSet::new())
+    }
+
+    /// The same; pods of these namespaces are never meshed, whatever labels say.
+    pub fn excluding(mesh: &str, excluded: &BTreeSet<String>) -> Self {
+        let mut engine = engine::Engine::new(mesh, excluded);
         engine.replan(&Inventory::new(), Vec::new());
         Self { inventory: Inventory::new(), engine }
     }

@@ -74,6 +74,11 @@ impl<'a> View<'a> {
         traffic_policy: XBackendTrafficPolicy, traffic_policies, XBackendTrafficPolicySpec;
     }
 
+    /// Whether pods of a namespace are never meshed. It does not change while the process lives.
+    pub(super) fn is_excluded(&self, namespace: &str) -> bool {
+        self.memo.excluded.contains(namespace)
+    }
+
     /// Name of the XMesh that this controller runs.
     pub(super) fn mesh(&self) -> &'a Text {
         &self.memo.mesh

@@ -2,11 +2,18 @@
 
 pub mod admission;
 pub mod folder;
+pub mod kubernetes;
 
 use mesh_core::name::Text;
 use serde::Serialize;
 use serde_json::Value;
 use std::{fmt, sync::Arc};
+
+/// Where objects come from.
+pub trait Source: Send {
+    /// Waits for changes and says what they mean; the first time, it is all that there is. Blocks the thread; none: it was stopped.
+    fn wait(&mut self) -> Option<Batch>;
+}
 
 /// Names an object in any source. Versions are no part of it: an object read in two versions is one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,10 +69,12 @@ impl fmt::Display for Problem {
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }
-        for part in [&self.object, &self.field].into_iter().filter(|part| !part.is_empty()) {
-            write!(f, ": {part}")?;
+        let mut between = if self.file.is_empty() { "" } else { ": " };
+        for part in [&self.object, &self.field, &self.reason].into_iter().filter(|part| !part.is_empty()) {
+            write!(f, "{between}{part}")?;
+            between = ": ";
         }
-        write!(f, ": {}", self.reason)
+        Ok(())
     }
 }
 

@@ -1,8 +1,9 @@
 //! The status file: written whole and atomically after each change. It must not write for every one of many changes that come at once.
 
-use super::{Statuses, document};
-use crate::source::Problem;
+use super::{Said, Sink, Statuses, document};
+use crate::{inventory::Key, source::Problem};
 use parking_lot::Mutex;
+use serde_json::Value;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -33,6 +34,11 @@ impl StatusFile {
         Self { path, content: Mutex::new((statuses, Vec::new())), changed: Notify::new() }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Changes the content and has it written.
     pub fn change(&self, edit: impl FnOnce(&mut Statuses, &mut Vec<Problem>)) {
         {
@@ -40,11 +46,6 @@ impl StatusFile {
             edit(statuses, problems);
         }
         self.changed.notify_one();
-    }
-
-    /// Problems as they are now.
-    pub fn problems(&self) -> Vec<Problem> {
-        self.content.lock().1.clone()
     }
 
     /// Writes whenever something changed, for ever. A write that fails is reported and tried again at the next change.
@@ -70,6 +71,24 @@ impl StatusFile {
             (statuses.snapshot(), problems.clone())
         };
         replace(&self.path, &serde_json::to_vec(&document(&objects, &problems))?)
+    }
+}
+
+impl Sink for StatusFile {
+    fn take(&self, shown: &[(Key, Option<Arc<Value>>)], said: &Said, problems: Vec<Problem>) {
+        let now = super::now();
+        self.change(|written, all| {
+            for (key, object) in shown {
+                let status = object.as_ref().and_then(|object| object.get("status"));
+                written.observe(key, status.filter(|status| status.is_object()));
+            }
+            written.apply(said, &now);
+            *all = problems;
+        });
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.content.lock().1.clone()
     }
 }
 

@@ -51,14 +51,27 @@ fn find_by(list: &Value, is: impl Fn(&Value) -> bool) -> &Value {
     list.as_array().into_iter().flatten().find(|e| is(e)).unwrap_or(&Value::Null)
 }
 
-fn conditions(holder: &mut Value, before: &Value, others: &Value, now: &str) {
+/// Times of the conditions of `holder`: of the one that it shows already, if that says the same.
+pub(super) fn times(holder: &mut Value, shown: &Value, now: &str) {
+    let conditions = holder.get_mut("conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        time(condition, &[shown], now);
+    }
+}
+
+fn time(condition: &mut Value, before: &[&Value], now: &str) {
+    let same = |c: &Value| c["type"] == condition["type"] && c["status"] == condition["status"];
+    let kept = before
+        .iter()
+        .find_map(|status| find_by(&status["conditions"], same)["lastTransitionTime"].as_str().map(str::to_owned));
+    condition["lastTransitionTime"] = kept.unwrap_or_else(|| now.to_owned()).into();
+}
+
+/// Times, and the conditions that others state beside ours.
+pub(super) fn conditions(holder: &mut Value, before: &Value, others: &Value, now: &str) {
     let Some(wanted) = holder.get_mut("conditions").and_then(Value::as_array_mut) else { return };
     for condition in wanted.iter_mut() {
-        let same = |c: &Value| c["type"] == condition["type"] && c["status"] == condition["status"];
-        let kept = [before, others]
-            .into_iter()
-            .find_map(|status| find_by(&status["conditions"], same)["lastTransitionTime"].as_str().map(str::to_owned));
-        condition["lastTransitionTime"] = kept.unwrap_or_else(|| now.to_owned()).into();
+        time(condition, &[before, others], now);
     }
     let foreign = others["conditions"].as_array().into_iter().flatten();
     let foreign = foreign.filter(|c| c["type"].as_str().is_some_and(|t| !OURS.contains(&t)));

@@ -1,8 +1,10 @@
 //! Statuses: what the planner says of each object, with the times that the API asks for and beside what others say. It must not decide what a status says.
 
+mod cluster;
 mod file;
 mod merge;
 
+pub use cluster::{ClusterStatuses, Metrics as ClusterMetrics, adopt};
 pub use file::StatusFile;
 
 use crate::{
@@ -13,6 +15,18 @@ use crate::{
 use mesh_core::name::NsName;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
+
+/// What a plan says of objects, new and changed; none: the object is no longer there or no longer ours.
+pub type Said = BTreeMap<Key, Option<Arc<Status>>>;
+
+/// Where statuses go. It takes them at once and writes in its own time: the planner never waits for it.
+pub trait Sink: Send + Sync {
+    /// A batch was planned: the source shows these objects (none: gone), this is said of them, and all this is wrong at the source.
+    fn take(&self, shown: &[(Key, Option<Arc<Value>>)], said: &Said, problems: Vec<Problem>);
+
+    /// Problems as they are now.
+    fn problems(&self) -> Vec<Problem>;
+}
 
 /// The statuses of all our objects as they are to be written.
 #[derive(Debug, Default)]
@@ -54,8 +68,8 @@ impl Statuses {
     }
 
     /// The planner's new statuses, at `now` (RFC 3339).
-    pub fn apply(&mut self, changed: &BTreeMap<Key, Option<Arc<Status>>>, now: &str) {
-        for (key, status) in changed {
+    pub fn apply(&mut self, said: &Said, now: &str) {
+        for (key, status) in said {
             let Some(status) = status else {
                 self.ours.remove(key);
                 continue;
@@ -77,6 +91,12 @@ impl Statuses {
     fn snapshot(&self) -> Vec<(Key, Entry)> {
         self.ours.iter().map(|(key, entry)| (key.clone(), entry.clone())).collect()
     }
+}
+
+/// Whole seconds, as `metav1.Time` writes them.
+fn now() -> String {
+    let now = jiff::Timestamp::now();
+    now.round(jiff::Unit::Second).unwrap_or(now).to_string()
 }
 
 /// The document that `--status-file` holds.
