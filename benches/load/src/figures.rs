@@ -1,0 +1,121 @@
+//! Figures: samples of every scenario and proxy, as minimum, median and maximum, and as ratios to Heddle's. Pure.
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The product, in the first column of every ratio.
+pub const HEDDLE: &str = "heddle";
+
+/// One measured value of one round.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// For example `ingress/h1/100B/c32`.
+    pub scenario: String,
+    /// Which proxy.
+    pub proxy: &'static str,
+    /// For example `cpu_us_per_request`.
+    pub measure: &'static str,
+    /// Its value.
+    pub value: f64,
+}
+
+/// All samples.
+#[derive(Debug, Default)]
+pub struct Figures(BTreeMap<(String, &'static str), BTreeMap<&'static str, Vec<f64>>>);
+
+/// Minimum, median, maximum.
+fn spread(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |i: usize| sorted.get(i).copied().unwrap_or(f64::NAN);
+    [at(0), at(sorted.len() / 2), at(sorted.len().saturating_sub(1))]
+}
+
+impl Figures {
+    /// Adds one.
+    pub fn add(&mut self, sample: Sample) {
+        self.0
+            .entry((sample.scenario, sample.measure))
+            .or_default()
+            .entry(sample.proxy)
+            .or_default()
+            .push(sample.value);
+    }
+
+    /// Whether nothing was measured.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Everything, with every sample.
+    pub fn to_json(&self) -> Value {
+        let row = |((scenario, measure), proxies): (&(String, &'static str), &BTreeMap<&'static str, Vec<f64>>)| {
+            let heddle = proxies.get(HEDDLE).map(|v| spread(v)[1]);
+            let of = |(proxy, values): (&&str, &Vec<f64>)| {
+                let [min, median, max] = spread(values);
+                let ratio = heddle.map(|h| h / median);
+                (
+                    (*proxy).to_owned(),
+                    json!({"min": min, "median": median, "max": max, "heddle_to_this": ratio, "samples": values}),
+                )
+            };
+            json!({"scenario": scenario, "measure": measure, "proxies": proxies.iter().map(of).collect::<serde_json::Map<_, _>>()})
+        };
+        json!({ "figures": self.0.iter().map(row).collect::<Vec<_>>() })
+    }
+
+    /// A table for people: median (minimum–maximum), and Heddle's median as a multiple of each rival's.
+    pub fn to_markdown(&self) -> String {
+        let mut proxies: Vec<&str> = self.0.values().flat_map(|p| p.keys().copied()).collect();
+        proxies.sort_by_key(|p| (*p != HEDDLE, *p));
+        proxies.dedup();
+        let rivals: Vec<&str> = proxies.iter().copied().filter(|p| *p != HEDDLE && *p != "direct").collect();
+        let mut head: Vec<String> = vec!["scenario".into(), "measure".into()];
+        head.extend(proxies.iter().map(|p| (*p).to_owned()));
+        head.extend(rivals.iter().map(|p| format!("× {p}")));
+        let mut text = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
+        for ((scenario, measure), values) in &self.0 {
+            let mut cells = vec![scenario.clone(), (*measure).to_owned()];
+            for proxy in &proxies {
+                cells.push(values.get(proxy).map_or_else(String::new, |v| {
+                    let [min, median, max] = spread(v);
+                    format!("{} ({}–{})", short(median), short(min), short(max))
+                }));
+            }
+            let heddle = values.get(HEDDLE).map(|v| spread(v)[1]);
+            for rival in &rivals {
+                let ratio = heddle.zip(values.get(rival)).map(|(h, r)| h / spread(r)[1]);
+                cells.push(ratio.map_or_else(String::new, |r| format!("{r:.2}")));
+            }
+            text.push_str(&format!("| {} |\n", cells.join(" | ")));
+        }
+        text
+    }
+}
+
+fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_heddles_median_over_the_rivals() {
+        let mut figures = Figures::default();
+        for (proxy, values) in [(HEDDLE, [8.0, 10.0, 30.0]), ("envoy", [20.0, 40.0, 41.0])] {
+            for value in values {
+                figures.add(Sample { scenario: "s".into(), proxy, measure: "cpu", value });
+            }
+        }
+        let json = figures.to_json();
+        assert_eq!(json["figures"][0]["proxies"]["envoy"]["heddle_to_this"], 0.25);
+        assert_eq!(json["figures"][0]["proxies"]["heddle"]["max"], 30.0);
+        assert!(figures.to_markdown().ends_with("| s | cpu | 10.0 (8.00–30.0) | 40.0 (20.0–41.0) | 0.25 |\n"));
+    }
+}

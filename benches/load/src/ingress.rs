@@ -1,0 +1,126 @@
+//! Scenario 1: a proxy at the edge, HTTP/1.1 and HTTP/2, plain and TLS, small and larger bodies. It must not know how proxies are configured.
+
+use crate::{
+    arena::{Arena, BACKEND, PROXY},
+    figures::{Figures, Sample},
+    load::Load,
+    rival::{self, ALL, BACKEND_PORT, Fill, H2C_PORT, Programs, Rival},
+};
+use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+
+/// Failed requests that a round may have before the figure is worthless: none, but for a generator that stops in the middle of some.
+const FAILED_SHARE: f64 = 0.001;
+
+struct Scenario {
+    name: &'static str,
+    load: Load,
+    /// Port of the proxies, and of the backend itself for `direct`.
+    port: u16,
+    direct: Option<u16>,
+    tls: bool,
+    path: &'static str,
+    /// Who cannot do it.
+    without: &'static [Rival],
+}
+
+const fn one(connections: u32) -> Load {
+    Load::One { connections, fresh: false }
+}
+
+const SCENARIOS: [Scenario; 8] = [
+    scenario("h1/100B/c1", one(1), "/small"),
+    scenario("h1/100B/c32", one(32), "/small"),
+    scenario("h1/100B/c512", one(512), "/small"),
+    scenario("h1/10KiB/c32", one(32), "/large"),
+    Scenario {
+        port: 8081,
+        direct: Some(H2C_PORT),
+        ..scenario("h2-to-h1/100B/c8m16", Load::Two { connections: 8, streams: 16 }, "/small")
+    },
+    Scenario {
+        port: 8082,
+        direct: Some(H2C_PORT),
+        // nginx 1.22 speaks no HTTP/2 to backends; haproxy could, with a backend of its own, and is left out until it has one here.
+        without: &[Rival::Nginx, Rival::Haproxy],
+        ..scenario("h2-to-h2c/100B/c8m16", Load::Two { connections: 8, streams: 16 }, "/small")
+    },
+    Scenario { port: 8443, tls: true, direct: None, ..scenario("tls/kept/100B/c32", one(32), "/small") },
+    Scenario {
+        port: 8443,
+        tls: true,
+        direct: None,
+        ..scenario("tls/handshake/100B/c32", Load::One { connections: 32, fresh: true }, "/small")
+    },
+];
+
+const fn scenario(name: &'static str, load: Load, path: &'static str) -> Scenario {
+    Scenario { name, load, port: 8080, direct: Some(BACKEND_PORT), tls: false, path, without: &[] }
+}
+
+/// Every round runs every scenario with every proxy, so that a slow minute of the machine meets them all.
+pub fn run(programs: &Programs, rounds: u32, each: Duration, only: &str) -> Result<Figures> {
+    let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|s| format!("ingress/{}", s.name).contains(only)).collect();
+    let mut figures = Figures::default();
+    if chosen.is_empty() {
+        return Ok(figures);
+    }
+    let arena = Arena::new()?;
+    let dir = tempfile::tempdir()?;
+    rival::certificate(dir.path())?;
+    let fill = Fill { dir: dir.path() };
+    let backend = rival::backend(programs, &arena, &fill)?;
+    for round in 1..=rounds {
+        for rival in ALL {
+            let running = rival.start(programs, &arena, &fill).with_context(|| rival.name())?;
+            for scenario in &chosen {
+                measure(scenario, rival, &running, &arena, each, &mut figures)
+                    .with_context(|| format!("{} with {}", scenario.name, rival.name()))?;
+            }
+            eprintln!("round {round} of {rounds}: {}", rival.name());
+        }
+    }
+    drop(backend);
+    Ok(figures)
+}
+
+fn measure(
+    scenario: &Scenario,
+    rival: Rival,
+    running: &rival::Running,
+    arena: &Arena,
+    each: Duration,
+    figures: &mut Figures,
+) -> Result<()> {
+    if scenario.without.contains(&rival) || (rival == Rival::Direct && scenario.direct.is_none()) {
+        return Ok(());
+    }
+    let scheme = if scenario.tls { "https" } else { "http" };
+    let url = match (rival, scenario.direct) {
+        (Rival::Direct, Some(port)) => format!("http://{BACKEND}:{port}{}", scenario.path),
+        _ => format!("{scheme}://{PROXY}:{}{}", scenario.port, scenario.path),
+    };
+    scenario.load.run(arena, &url, Duration::from_secs(1)).context("warming up")?;
+    let usage = || running.0.first().map(|p| p.usage()).transpose();
+    let before = usage()?;
+    let outcome = scenario.load.run(arena, &url, each)?;
+    let after = usage()?;
+    let requests = outcome.requests as f64;
+    ensure!(outcome.failed as f64 <= requests * FAILED_SHARE, "{} of {requests} requests failed", outcome.failed);
+    let mut add = |measure: &'static str, value: f64| {
+        figures.add(Sample { scenario: format!("ingress/{}", scenario.name), proxy: rival.name(), measure, value });
+    };
+    if let (Some(before), Some(after)) = (before, after) {
+        add("cpu_us_per_request", (after.cpu - before.cpu) as f64 / 1e3 / requests);
+        add("switches_per_request", (after.switches - before.switches) as f64 / requests);
+        add("memory_mib", after.memory as f64 / 1024.0 / 1024.0);
+    }
+    add("requests_per_second", outcome.rate);
+    add("generator_cpu_us_per_request", outcome.generator as f64 / 1e3 / requests);
+    for (measure, value) in [("p50_us_saturated", outcome.p50), ("p99_us_saturated", outcome.p99)] {
+        if let Some(value) = value {
+            add(measure, value);
+        }
+    }
+    Ok(())
+}

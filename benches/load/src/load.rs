@@ -1,0 +1,146 @@
+//! The load generators, wrk and h2load: how they are called and what they say. It must not know proxies.
+
+use crate::arena::Arena;
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::resource::{UsageWho, getrusage};
+use std::time::Duration;
+
+/// How requests are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// HTTP/1.1 over so many connections.
+    One { connections: u32, fresh: bool },
+    /// HTTP/2 over so many connections with so many streams each.
+    Two { connections: u32, streams: u32 },
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Answered well.
+    pub requests: u64,
+    /// Not answered, or not well.
+    pub failed: u64,
+    /// Requests a second.
+    pub rate: f64,
+    /// Median and 99th percentile, microseconds, where the generator says them.
+    pub p50: Option<f64>,
+    /// See `p50`.
+    pub p99: Option<f64>,
+    /// Processor time of the generator, nanoseconds.
+    pub generator: u64,
+}
+
+impl Load {
+    /// Runs it for so long.
+    pub fn run(self, arena: &Arena, url: &str, time: Duration) -> Result<Outcome> {
+        let mut command = match self {
+            Self::One { connections, fresh } => {
+                let mut wrk = arena.command("wrk");
+                wrk.args(["-t", "1", "-c", &connections.to_string(), "--latency", "--timeout", "5s"]);
+                wrk.args(["-d", &format!("{}s", time.as_secs())]);
+                if fresh {
+                    wrk.args(["-H", "Connection: close"]);
+                }
+                wrk
+            }
+            Self::Two { connections, streams } => {
+                let mut h2load = arena.command("h2load");
+                h2load.args(["-t", "1", "-c", &connections.to_string(), "-m", &streams.to_string()]);
+                h2load.args(["-D", &time.as_secs().to_string()]);
+                h2load
+            }
+        };
+        let before = children()?;
+        let out = command.arg(url).output().context("the load generator (Debian: wrk, nghttp2-client)")?;
+        let generator = children()? - before;
+        let text = String::from_utf8_lossy(&out.stdout);
+        ensure!(out.status.success(), "{self:?} {url}: {}{text}", String::from_utf8_lossy(&out.stderr));
+        let outcome = match self {
+            Self::One { .. } => wrk(&text),
+            Self::Two { .. } => h2load(&text),
+        };
+        let outcome = outcome.with_context(|| format!("not understood:\n{text}"))?;
+        if outcome.requests == 0 {
+            bail!("{self:?} {url}: no request succeeded:\n{text}");
+        }
+        Ok(Outcome { generator, ..outcome })
+    }
+}
+
+fn children() -> Result<u64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let ns = |t: nix::sys::time::TimeVal| {
+        u64::try_from(t.tv_sec() * 1_000_000_000 + t.tv_usec() * 1_000).unwrap_or_default()
+    };
+    Ok(ns(usage.user_time()) + ns(usage.system_time()))
+}
+
+fn wrk(text: &str) -> Option<Outcome> {
+    let line = |has: &str| text.lines().map(str::trim).find(|l| l.contains(has));
+    let number =
+        |l: &str| l.split(|c: char| !c.is_ascii_digit() && c != '.').find(|w| !w.is_empty())?.parse::<f64>().ok();
+    let total = number(line(" requests in ")?)? as u64;
+    let bad = line("Non-2xx or 3xx responses:")
+        .map_or(0, |l| l.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or_default());
+    let socket = line("Socket errors")
+        .map_or(0, |l| l.split(|c: char| !c.is_ascii_digit()).filter_map(|w| w.parse::<u64>().ok()).sum());
+    let percentile = |p: &str| line(p).and_then(|l| micros(l.split_whitespace().nth(1)?));
+    Some(Outcome {
+        requests: total.saturating_sub(bad),
+        failed: bad + socket,
+        rate: number(line("Requests/sec:")?)?,
+        p50: percentile("50%"),
+        p99: percentile("99%"),
+        generator: 0,
+    })
+}
+
+fn h2load(text: &str) -> Option<Outcome> {
+    let line = |starts: &str| text.lines().find(|l| l.starts_with(starts));
+    let before = |l: &str, word: &str| {
+        let words: Vec<&str> = l.split([' ', ',']).filter(|w| !w.is_empty()).collect();
+        words.iter().position(|w| *w == word).and_then(|at| words.get(at.checked_sub(1)?)?.parse::<f64>().ok())
+    };
+    let requests = line("requests:")?;
+    let good = before(line("status codes:")?, "2xx")?;
+    Some(Outcome {
+        requests: good as u64,
+        failed: before(requests, "failed")? as u64,
+        rate: before(line("finished in")?, "req/s")?,
+        p50: None,
+        p99: None,
+        generator: 0,
+    })
+}
+
+fn micros(text: &str) -> Option<f64> {
+    let at = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let number: f64 = text[..at].parse().ok()?;
+    Some(match &text[at..] {
+        "us" => number,
+        "ms" => number * 1e3,
+        "s" => number * 1e6,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_wrk_are_understood() {
+        let text = "Running 2s test @ http://x\n  1 threads and 32 connections\n  Thread Stats   Avg      Stdev     Max   +/- Stdev\n    Latency   671.12us  101.10us   3.31ms   90.81%\n  Latency Distribution\n     50%  650.00us\n     75%  701.00us\n     90%  752.00us\n     99%    1.05ms\n  95012 requests in 2.10s, 20.1MB read\n  Socket errors: connect 0, read 3, write 0, timeout 1\n  Non-2xx or 3xx responses: 12\nRequests/sec:  45243.81\n";
+        let outcome = wrk(text).unwrap();
+        assert_eq!((outcome.requests, outcome.failed), (95_000, 16));
+        assert_eq!((outcome.p50, outcome.p99, outcome.rate), (Some(650.0), Some(1050.0), 45243.81));
+    }
+
+    #[test]
+    fn the_words_of_h2load_are_understood() {
+        let text = "starting benchmark...\nfinished in 2.00s, 61234.50 req/s, 12.1MB/s\nrequests: 122469 total, 122725 started, 122469 done, 122469 succeeded, 2 failed, 0 errored, 0 timeout\nstatus codes: 122467 2xx, 0 3xx, 0 4xx, 2 5xx\n";
+        let outcome = h2load(text).unwrap();
+        assert_eq!((outcome.requests, outcome.failed, outcome.rate), (122_467, 2, 61234.5));
+    }
+}

@@ -1,0 +1,58 @@
+//! `mesh-bench-load`: Heddle and the proxies that a user would pick instead, one after another on the same backends, in one run. It must not
+//! tune a rival worse than its experts would, nor Heddle beyond what is installed.
+
+mod arena;
+mod figures;
+mod ingress;
+mod load;
+mod process;
+mod rival;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use std::{fs, path::PathBuf, time::Duration};
+
+/// Side by side with Envoy, nginx and haproxy: CPU per request, latency, throughput.
+#[derive(Parser)]
+pub struct Flags {
+    /// Fewer rounds, shorter ones: under ten minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Only scenarios whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Rounds; each runs every scenario with every proxy once.
+    #[arg(long)]
+    rounds: Option<u32>,
+    /// Folder of Heddle's programs; else the one this program lies in.
+    #[arg(long)]
+    programs: Option<PathBuf>,
+    /// The envoy program; without it Envoy is missing, which is an error.
+    #[arg(long, env = "HEDDLE_BENCH_ENVOY")]
+    envoy: PathBuf,
+    /// Where results.json and results.md go.
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let flags = Flags::parse();
+    let programs = match &flags.programs {
+        Some(dir) => dir.clone(),
+        None => std::env::current_exe()?.parent().context("this program lies nowhere")?.to_owned(),
+    };
+    let rivals = rival::Programs::find(&flags.envoy, &programs)?;
+    let (rounds, each) = match flags.quick {
+        true => (flags.rounds.unwrap_or(3), Duration::from_secs(2)),
+        false => (flags.rounds.unwrap_or(7), Duration::from_secs(5)),
+    };
+    ensure!(rounds > 0, "--rounds 0: nothing to measure");
+    let figures = ingress::run(&rivals, rounds, each, &flags.only)?;
+    ensure!(!figures.is_empty(), "--only {:?}: no scenario has such a name", flags.only);
+    fs::create_dir_all(&flags.out).with_context(|| format!("--out {}", flags.out.display()))?;
+    let table = figures.to_markdown();
+    fs::write(flags.out.join("results.json"), format!("{:#}\n", figures.to_json()))?;
+    fs::write(flags.out.join("results.md"), &table)?;
+    println!("{table}");
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! A process that is measured: started in the arena, ended with its value, and what it has used so far. It must not judge.
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A program that does not listen by then is broken.
+const READY: Duration = Duration::from_secs(20);
+/// Between SIGTERM and SIGKILL.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A running program.
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+/// What a program has used since it started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Processor time of all its threads and of the processes it started, nanoseconds.
+    pub cpu: u64,
+    /// Resident memory, bytes.
+    pub memory: u64,
+    /// Context switches.
+    pub switches: u64,
+}
+
+impl Process {
+    /// Starts it; its words go to a file of the folder.
+    pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self> {
+        let path = log.join(format!("{name}.log"));
+        let log = fs::File::create(&path)?;
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        Ok(Self { child: child.with_context(|| name.to_owned())?, name: name.to_owned(), log: path })
+    }
+
+    /// Waits until something answers at the address, asked from inside the arena.
+    pub fn listens(&mut self, arena: &crate::arena::Arena, at: SocketAddr) -> Result<()> {
+        let end = Instant::now() + READY;
+        let probe = format!("exec 3<>/dev/tcp/{}/{}", at.ip(), at.port());
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended at once: {status}: {}", self.name, self.said());
+            }
+            if arena.command("bash").args(["-c", &probe]).stderr(Stdio::null()).status()?.success() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        bail!("{} does not listen at {at} within {READY:?}: {}", self.name, self.said())
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default().trim().to_owned()
+    }
+
+    /// What it and its children have used.
+    pub fn usage(&self) -> Result<Usage> {
+        let mut sum = Usage::default();
+        for pid in family(self.child.id())? {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("{} is gone", self.name))?;
+            for task in tasks {
+                let path = task?.path();
+                // A thread may end between the listing and the reading.
+                let Ok(stat) = fs::read_to_string(path.join("schedstat")) else { continue };
+                sum.cpu += stat.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or_default();
+                let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+                sum.switches +=
+                    field(&status, "voluntary_ctxt_switches:") + field(&status, "nonvoluntary_ctxt_switches:");
+            }
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            sum.memory += field(&status, "VmRSS:") * 1024;
+        }
+        Ok(sum)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let Ok(pid) = i32::try_from(self.child.id()) else { return };
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if let Ok(Some(_)) | Err(_) = self.child.try_wait() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A process and its children (nginx works in one).
+fn family(pid: u32) -> Result<Vec<u32>> {
+    let mut all = vec![pid];
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let children = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|c| c.parse().ok()) {
+            all.extend(family(child).unwrap_or_default());
+        }
+    }
+    Ok(all)
+}
+
+fn field(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or_default()
+}
