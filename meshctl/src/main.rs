@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use meshctl::{
+    cluster::{self, Access},
     echo,
     playground::{
         Options,
@@ -40,9 +41,44 @@ enum Top {
     /// The whole mesh on one machine, without Kubernetes, for a folder of YAML.
     #[command(subcommand)]
     Playground(Play),
+    /// Installs Heddle on a cluster; run again, it changes what is chosen otherwise.
+    Install {
+        #[command(flatten)]
+        target: cluster::Target,
+        #[command(flatten)]
+        choice: cluster::Choice,
+    },
+    /// Replaces an installation by this version, one part after the other; no request fails.
+    Upgrade {
+        #[command(flatten)]
+        target: cluster::Target,
+        #[command(flatten)]
+        choice: cluster::Choice,
+    },
+    /// Takes all pods out of the mesh, cleans the nodes and removes Heddle from a cluster.
+    Uninstall {
+        #[command(flatten)]
+        target: cluster::Target,
+        #[command(flatten)]
+        removal: cluster::Removal,
+    },
+    /// Says what is wrong with a cluster or an installation and what to do; sends traffic in a namespace of its own.
+    Check {
+        #[command(flatten)]
+        target: cluster::Target,
+        /// Look only at what an installation needs, or only at what is installed.
+        #[arg(value_enum)]
+        when: Option<cluster::When>,
+        /// Without the connectivity and bypass test, which makes a namespace heddle-check-… and removes it.
+        #[arg(long)]
+        no_traffic: bool,
+    },
     /// Runs what the image heddle.dev/echo runs.
     #[command(hide = true)]
     EchoServer(echo::Settings),
+    /// Asks URLs and says how often an answer came.
+    #[command(hide = true)]
+    EchoClient(echo::client::Settings),
     #[command(hide = true)]
     PlaygroundStage { options: String },
     #[command(hide = true)]
@@ -135,9 +171,19 @@ fn main() -> ExitCode {
 fn run(command: Top) -> Result<u8> {
     match command {
         Top::Playground(play) => playground(play),
-        Top::EchoServer(settings) => {
-            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(echo::serve(settings))?;
-            Ok(0)
+        Top::EchoServer(settings) => on_a_thread(echo::serve(settings)),
+        Top::EchoClient(settings) => on_a_thread(echo::client::run(settings)),
+        Top::Install { target, choice } => {
+            on_a_thread(async { cluster::install(&Access::to(&target).await?, &choice).await })
+        }
+        Top::Upgrade { target, choice } => {
+            on_a_thread(async { cluster::upgrade(&Access::to(&target).await?, &choice).await })
+        }
+        Top::Uninstall { target, removal } => {
+            on_a_thread(async { cluster::uninstall(&Access::to(&target).await?, &removal).await })
+        }
+        Top::Check { target, when, no_traffic } => {
+            on_a_thread(async { cluster::check(&Access::to(&target).await?, when, !no_traffic).await })
         }
         Top::PlaygroundStage { options } => stage::stage(&serde_json::from_str(&options)?),
         Top::PlaygroundSupervise { options } => stage::supervise(serde_json::from_str(&options)?).map(|()| 0),
@@ -146,6 +192,11 @@ fn run(command: Top) -> Result<u8> {
             match enter.become_program(&argv)? {}
         }
     }
+}
+
+fn on_a_thread(work: impl Future<Output = Result<()>>) -> Result<u8> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)?;
+    Ok(0)
 }
 
 fn playground(play: Play) -> Result<u8> {

@@ -56,7 +56,7 @@ bed-figures: bed-build images
 
 # The bed's own test: no trace left, refusals in one line, the suite with nothing installed.
 bed-test: bed-build
-	@cd $(BED_DIR) && go vet ./... && test -z "$$(gofmt -l .)" && go test $$(go list -f '{{if .TestGoFiles}}{{.ImportPath}}{{end}}' ./internal/...)
+	@cd $(BED_DIR) && go vet ./... && test -z "$$(gofmt -l .)" && go test -count=1 $$(go list -f '{{if .TestGoFiles}}{{.ImportPath}}{{end}}' ./internal/...)
 	@cd $(BED_DIR) && BED_PROGRAM=$(BED) go test -count=1 -v -parallel 2 -timeout 30m ./bedtest/... $(if $(RUN),-run '$(RUN)')
 
 bed-soak: bed-build

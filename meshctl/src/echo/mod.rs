@@ -4,6 +4,7 @@
 //! `--tcp PORT` (echo), `--greet PORT` (speaks first, then echoes), `--udp PORT`. Each may be given several times; without any: `--http 8080`.
 
 pub mod behaviour;
+pub mod client;
 pub mod grpc;
 pub mod http;
 pub mod streams;

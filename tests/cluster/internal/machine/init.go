@@ -42,16 +42,15 @@ func Init(specFile string) error {
 			return err
 		}
 	}
-	paths := make([]string, 0, len(spec.Files))
-	for path := range spec.Files {
-		paths = append(paths, path)
+	if err := writeAll(spec.Files); err != nil {
+		return err
 	}
-	sort.Strings(paths)
-	for _, path := range paths {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	installed := filepath.Join(spec.State, "disk", "installed")
+	if _, err := os.Stat(installed); os.IsNotExist(err) {
+		if err := writeAll(spec.FirstFiles); err != nil {
 			return err
 		}
-		if err := os.WriteFile(path, []byte(spec.Files[path]), 0o644); err != nil {
+		if err := os.WriteFile(installed, nil, 0o644); err != nil {
 			return err
 		}
 	}
@@ -79,4 +78,21 @@ func waitFor(name string) error {
 			return fmt.Errorf("interface %s did not appear within %s", name, linkWithin)
 		}
 	}
+}
+
+func writeAll(files map[string]string) error {
+	paths := make([]string, 0, len(files))
+	for path := range files {
+		paths = append(paths, path)
+	}
+	sort.Strings(paths)
+	for _, path := range paths {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(files[path]), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }

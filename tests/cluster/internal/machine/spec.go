@@ -22,6 +22,8 @@ type Spec struct {
 	WaitFor []string
 	// Files are written before anything starts; the paths are the machine's own.
 	Files map[string]string
+	// FirstFiles lie on the disk and are written when it is new; what others made of them since stays, as on a real machine.
+	FirstFiles map[string]string
 	// Setup are commands run in order; the machine does not boot if one fails.
 	Setup [][]string
 	// Services start in order, each after the one before is ready.

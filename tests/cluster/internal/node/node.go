@@ -35,16 +35,16 @@ func Spec(state, group, bin, images string, plan addr.Plan, nodes, i int, cgroup
 		WaitFor: []string{"eth0"},
 		Setup:   network(plan, nodes, i),
 		Files: map[string]string{
-			"/etc/cni/net.d/10-bridge.conflist": conflist(plan, i),
-			"/etc/containerd/config.toml":       containerdConfig(bin, dir),
-			"/etc/kubernetes/kubelet.yaml":      kubeletConfig(plan, pki, name, group, cgroupV1),
-			machine.Forward4:                    "1",
-			machine.Forward6:                    "1",
+			"/etc/containerd/config.toml":  containerdConfig(bin, dir),
+			"/etc/kubernetes/kubelet.yaml": kubeletConfig(plan, pki, name, group, cgroupV1),
+			machine.Forward4:               "1",
+			machine.Forward6:               "1",
 			// Pods of one node talk over a bridge; replies must pass the node's rules all the same, or an
 			// address that kube-proxy translated on the way there is not translated on the way back.
 			machine.BridgeRules4: "1",
 			machine.BridgeRules6: "1",
 		},
+		FirstFiles: map[string]string{"/etc/cni/net.d/10-bridge.conflist": conflist(plan, i)},
 		Services: []machine.Service{
 			{Name: "containerd", Ready: "unix:" + Socket, Env: []string{"PATH=" + bin + ":/usr/sbin:/usr/bin:/sbin:/bin"},
 				Args: []string{filepath.Join(bin, "containerd"), "--config", "/etc/containerd/config.toml"}},

@@ -46,7 +46,7 @@ func TestADualNodeHasBothFamiliesInItsKubeletAndItsPods(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal([]byte(s.Files["/etc/cni/net.d/10-bridge.conflist"]), &list); err != nil {
+	if err := json.Unmarshal([]byte(s.FirstFiles["/etc/cni/net.d/10-bridge.conflist"]), &list); err != nil {
 		t.Fatal(err)
 	}
 	ipam := list.Plugins[0].IPAM
