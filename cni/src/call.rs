@@ -19,11 +19,17 @@ pub enum Command {
     Del {
         /// `CNI_CONTAINERID`.
         container: String,
+        /// `K8S_POD_NAMESPACE` of `CNI_ARGS`, if the runtime says it.
+        namespace: Option<String>,
+        /// `CNI_NETNS`, if the runtime says it.
+        netns: Option<PathBuf>,
     },
     /// Is the sandbox as ADD left it?
     Check {
         /// `CNI_CONTAINERID`.
         container: String,
+        /// `K8S_POD_NAMESPACE` of `CNI_ARGS`, if the runtime says it.
+        namespace: Option<String>,
     },
     /// Would ADD be served?
     Status,
@@ -55,8 +61,11 @@ impl Call {
             |name: &str| env(name).filter(|v| !v.is_empty()).ok_or_else(|| environment(format!("{name} is not set")));
         let command = match &*needed("CNI_COMMAND")? {
             "ADD" => Command::Add(Self::sandbox(&needed)?),
-            "DEL" => Command::Del { container: container(&needed)? },
-            "CHECK" => Command::Check { container: container(&needed)? },
+            "DEL" => {
+                let netns = env("CNI_NETNS").filter(|n| !n.is_empty()).map(PathBuf::from);
+                Command::Del { container: container(&needed)?, namespace: namespace(env), netns }
+            }
+            "CHECK" => Command::Check { container: container(&needed)?, namespace: namespace(env) },
             "STATUS" => Command::Status,
             "GC" => Command::Gc,
             "VERSION" => Command::Version,
@@ -103,6 +112,12 @@ impl Call {
             uid: uid.unwrap_or_default().to_owned(),
         })
     }
+}
+
+/// The pod's namespace, for commands that work without it.
+fn namespace(env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let args = env("CNI_ARGS")?;
+    args.split(';').find_map(|pair| pair.strip_prefix("K8S_POD_NAMESPACE=")).map(str::to_owned)
 }
 
 /// CNI: container ids "must start with an alphanumeric character, optionally followed by … alphanumeric characters, underscore, dot or hyphen".

@@ -22,6 +22,8 @@ pub struct Conf {
     pub socket: PathBuf,
     /// `timeoutSeconds`.
     pub timeout: Duration,
+    /// `excludeNamespaces`: pods of these are never meshed, so nobody is asked.
+    pub excluded: Vec<String>,
     /// `prevResult`.
     pub previous: Option<Value>,
     /// Container ids of `cni.dev/valid-attachments` (GC).
@@ -58,7 +60,12 @@ impl Conf {
             Some(value @ Value::Object(_)) => Some(value.clone()),
             Some(_) => return Err(config("prevResult must be an object")),
         };
-        Ok(Self { version, socket, timeout, previous, valid: valid(&conf)? })
+        Ok(Self { version, socket, timeout, excluded: excluded(&conf)?, previous, valid: valid(&conf)? })
+    }
+
+    /// Whether pods of a namespace are never meshed.
+    pub fn excludes(&self, namespace: &str) -> bool {
+        self.excluded.iter().any(|n| n == namespace)
     }
 
     /// The pod's addresses by `prevResult`, primary first.
@@ -111,6 +118,19 @@ fn text(conf: &Map<String, Value>, field: &str) -> Result<Option<String>, CniFau
         Some(Value::String(value)) => Ok(Some(value.clone())),
         Some(_) => Err(config(format!("{field} must be a string"))),
     }
+}
+
+fn excluded(conf: &Map<String, Value>) -> Result<Vec<String>, CniFault> {
+    let field = "excludeNamespaces";
+    let list = match conf.get(field) {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(config(format!("{field} must be a list"))),
+    };
+    let name = |(n, one): (usize, &Value)| {
+        one.as_str().map(str::to_owned).ok_or_else(|| config(format!("{field}[{n}] must be a string")))
+    };
+    list.iter().enumerate().map(name).collect()
 }
 
 fn valid(conf: &Map<String, Value>) -> Result<Vec<String>, CniFault> {

@@ -59,14 +59,7 @@ impl CniFault {
 
     /// A fault with the chain of causes behind it.
     pub fn because(code: Code, message: impl Into<String>, cause: &dyn std::error::Error) -> Self {
-        let mut details = cause.to_string();
-        let mut next = cause.source();
-        while let Some(cause) = next {
-            details.push_str(": ");
-            details.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        Self { code, message: message.into(), details }
+        Self { code, message: message.into(), details: chain(cause) }
     }
 
     /// What goes to stdout; `version` is that of the config, if it could be read.
@@ -78,4 +71,16 @@ impl CniFault {
             "details": self.details,
         })
     }
+}
+
+/// An error with all its causes, for one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
 }

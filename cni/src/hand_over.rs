@@ -12,6 +12,7 @@ use mesh_wire::cni::{
 use std::{
     io::{self, Write},
     os::{fd::AsFd, unix::net::UnixStream},
+    path::Path,
 };
 
 /// Hands a sandbox over; returns when the proxy has captured it or knows that it is not meshed.
@@ -30,8 +31,9 @@ pub fn add(conf: &Conf, sandbox: &Sandbox, addresses: Vec<String>) -> Result<(),
 }
 
 /// Says that a sandbox goes away. A proxy that is not there does not hold up the end of a pod: it finds out by itself when it starts.
-pub fn del(conf: &Conf, container: &str) -> Result<(), CniFault> {
-    match ask(conf, Command::Del(Del { container_id: container.into() }), None) {
+pub fn del(conf: &Conf, container: &str, netns: Option<&Path>) -> Result<(), CniFault> {
+    let netns = netns.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    match ask(conf, Command::Del(Del { container_id: container.into(), netns }), None) {
         Err(fault) if fault.code == Code::TryAgain => {
             eprintln!("mesh-cni DEL {container}: {fault} {}", fault.details);
             Ok(())

@@ -1,8 +1,13 @@
 //! The CNI plugin `mesh-cni`: reads what the runtime says, hands the pod's facts to the node proxy, passes the result on. It must not decide anything itself.
+//!
+//! The same binary is the node agent (`agent`), which puts the plugin into its place and keeps it there.
 
+pub mod agent;
 pub mod call;
 pub mod conf;
+pub mod conflist;
 pub mod fault;
+pub mod flags;
 pub mod hand_over;
 
 use call::{Call, Command};
@@ -11,7 +16,7 @@ use fault::{CniFault, Code};
 use serde_json::{Value, json};
 
 /// Versions of the CNI specification that we speak.
-pub const VERSIONS: [&str; 3] = ["0.4.0", "1.0.0", "1.1.0"];
+pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 /// The newest of them, for answers to configs whose version is not known.
 pub const NEWEST: &str = "1.1.0";
@@ -26,6 +31,7 @@ pub fn run(env: &dyn Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Option<
     let conf = Conf::parse(stdin)?;
     match &call.command {
         Command::Add(add) => {
+            let excluded = conf.excludes(&add.namespace);
             // A runtime runs plugins in order; without a result before us there is no interface that could be captured.
             let mut result = conf.previous.clone().ok_or_else(|| {
                 CniFault::new(
@@ -33,13 +39,23 @@ pub fn run(env: &dyn Fn(&str) -> Option<String>, stdin: &[u8]) -> Result<Option<
                     "prevResult is missing: mesh-cni must come after the plugin that makes the interface",
                 )
             })?;
-            let addresses = conf.addresses()?;
-            hand_over::add(&conf, add, addresses)?;
+            if !excluded {
+                let addresses = conf.addresses()?;
+                hand_over::add(&conf, add, addresses)?;
+            }
             result["cniVersion"] = Value::from(conf.version.clone());
             Ok(Some(result))
         }
-        Command::Del { container } => hand_over::del(&conf, container).map(|()| None),
-        Command::Check { container } => hand_over::check(&conf, container).map(|()| None),
+        Command::Del { namespace, .. } | Command::Check { namespace, .. }
+            if namespace.as_ref().is_some_and(|n| conf.excludes(n)) =>
+        {
+            Ok(None)
+        }
+        Command::Del { container, netns, .. } => hand_over::del(&conf, container, netns.as_deref()).map(|()| None),
+        Command::Check { container, .. } => hand_over::check(&conf, container).map(|()| None),
+        // Pods of the excluded namespaces can always be added, the proxy's own among them: were the whole node unready until there is a
+        // proxy, there would never be one.
+        Command::Status if !conf.excluded.is_empty() => Ok(None),
         Command::Status => hand_over::status(&conf).map(|()| None),
         Command::Gc => hand_over::gc(&conf).map(|()| None),
         Command::Version => Ok(None),

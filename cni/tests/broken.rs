@@ -67,7 +67,12 @@ fn each_broken_environment_names_its_variable() {
 fn each_broken_configuration_names_its_field() {
     let cases: &[(&str, Value, u32, &str)] = &[
         ("cniVersion", json!(null), 7, "cniVersion is missing"),
-        ("cniVersion", json!("0.3.1"), 1, "cniVersion \"0.3.1\" is not supported; supported are 0.4.0, 1.0.0, 1.1.0"),
+        (
+            "cniVersion",
+            json!("0.2.0"),
+            1,
+            "cniVersion \"0.2.0\" is not supported; supported are 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0",
+        ),
         ("cniVersion", json!(1), 7, "cniVersion must be a string"),
         ("name", json!(null), 7, "name is missing"),
         ("name", json!(""), 7, "name is missing"),
@@ -77,6 +82,8 @@ fn each_broken_configuration_names_its_field() {
         ("timeoutSeconds", json!(0), 7, "timeoutSeconds is 0; it must be a whole number from 1 to 120"),
         ("timeoutSeconds", json!("ten"), 7, "timeoutSeconds is \"ten\"; it must be a whole number from 1 to 120"),
         ("timeoutSeconds", json!(1e9), 7, "timeoutSeconds is 1000000000.0; it must be"),
+        ("excludeNamespaces", json!("a"), 7, "excludeNamespaces must be a list"),
+        ("excludeNamespaces", json!(["a", 1]), 7, "excludeNamespaces[1] must be a string"),
         ("prevResult", json!(null), 7, "prevResult is missing: mesh-cni must come after"),
         ("prevResult", json!([]), 7, "prevResult must be an object"),
         ("prevResult", json!({}), 7, "prevResult.ips is missing: the pod has no address"),
@@ -116,7 +123,7 @@ fn version_is_answered_without_a_configuration() {
     let env = [("CNI_COMMAND", "VERSION")].into();
     for (stdin, version) in [("", "1.1.0"), (r#"{"cniVersion":"1.0.0"}"#, "1.0.0")] {
         let said = call(&env, stdin).unwrap().unwrap();
-        assert_eq!(said, json!({"cniVersion": version, "supportedVersions": ["0.4.0", "1.0.0", "1.1.0"]}));
+        assert_eq!(said, json!({"cniVersion": version, "supportedVersions": mesh_cni::VERSIONS}));
     }
 }
 
@@ -129,6 +136,24 @@ fn a_missing_proxy_delays_add_fails_status_and_does_not_hold_up_del() {
     assert_eq!(call(&env, &conf().to_string()), Ok(None));
     env.insert("CNI_COMMAND", "STATUS");
     assert_eq!(call(&env, &conf().to_string()).unwrap_err().0, 50);
+}
+
+#[test]
+fn pods_of_excluded_namespaces_start_and_end_without_a_proxy() {
+    let mut conf = conf();
+    conf["excludeNamespaces"] = json!(["kube-system", "shop"]);
+    let mut env = env();
+    let result = call(&env, &conf.to_string()).unwrap().unwrap();
+    assert_eq!(result["ips"], conf["prevResult"]["ips"]);
+    for command in ["DEL", "CHECK", "STATUS"] {
+        env.insert("CNI_COMMAND", command);
+        assert_eq!(call(&env, &conf.to_string()), Ok(None), "{command}");
+    }
+    env.insert("CNI_ARGS", "K8S_POD_NAMESPACE=shopping;K8S_POD_NAME=cart-0");
+    env.insert("CNI_COMMAND", "ADD");
+    assert_eq!(call(&env, &conf.to_string()).unwrap_err().0, 11);
+    env.insert("CNI_COMMAND", "CHECK");
+    assert_eq!(call(&env, &conf.to_string()).unwrap_err().0, 11);
 }
 
 /// A proxy that answers one request, and what it was asked.

@@ -1,7 +1,7 @@
 //! Compiles the protobuf files without protoc. It must not generate anything that the proto files do not say.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["proto/heddle/config.proto", "proto/heddle/cni.proto"];
+    let files = ["proto/heddle/config.proto", "proto/heddle/cni.proto", "proto/heddle/holder.proto"];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }

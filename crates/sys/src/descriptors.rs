@@ -9,11 +9,15 @@ use rustix::{
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    fs,
+    io::{self, IoSlice, IoSliceMut, Write},
     mem::MaybeUninit,
     os::{
         fd::{BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::Path,
     time::Duration,
@@ -62,6 +66,50 @@ pub fn receive(socket: &UnixStream, bytes: &mut [u8]) -> io::Result<(usize, Opti
     Ok((message.bytes, descriptor))
 }
 
+/// Fills `bytes`, and gives the descriptor that was attached to any of them. Zero bytes before the first are an end of file.
+pub fn receive_exact(socket: &UnixStream, bytes: &mut [u8]) -> io::Result<Option<OwnedFd>> {
+    let (mut got, mut descriptor) = (0, None);
+    while got < bytes.len() {
+        let (n, fd) = receive(socket, &mut bytes[got..])?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        got += n;
+        descriptor = descriptor.or(fd);
+    }
+    Ok(descriptor)
+}
+
+/// Sends all of `bytes`, the descriptor, if any, with the first of them.
+pub fn send_all(mut socket: &UnixStream, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let sent = match descriptor {
+        Some(descriptor) => send(socket, bytes, descriptor)?,
+        None => 0,
+    };
+    socket.write_all(&bytes[sent..])
+}
+
+/// Whether the process at the other end is root's (of this user namespace), as the kernel wrote down when it connected or listened.
+pub fn peer_is_root(socket: &UnixStream) -> io::Result<bool> {
+    Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.is_root())
+}
+
+/// Opens a listening Unix socket for root alone at a path, replacing what is there in one step: whoever connects finds the old one or the new.
+pub fn serve_at(path: &Path) -> io::Result<UnixListener> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut hidden = std::ffi::OsString::from(format!(".{}-", std::process::id()));
+    hidden.push(name);
+    let half = path.with_file_name(hidden);
+    match fs::remove_file(&half) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&half)?;
+    fs::set_permissions(&half, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&half, path)?;
+    Ok(listener)
+}
+
 /// Repeats a call that a signal interrupted.
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     loop {
@@ -76,7 +124,7 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
 mod tests {
     use super::*;
     use std::{
-        io::{Read, Seek, Write},
+        io::{Read, Seek},
         os::fd::AsFd,
     };
 
@@ -95,6 +143,37 @@ mod tests {
         let mut text = String::new();
         got.read_to_string(&mut text).unwrap();
         assert_eq!(text, "same");
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_stream_of_frames_keeps_each_descriptor_with_its_frame() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        for n in 0..6u8 {
+            send_all(&a, &[n; 8], (n % 2 == 1).then_some(null.as_fd())).unwrap();
+        }
+        for n in 0..6u8 {
+            let (mut head, mut body) = ([0; 4], [0; 4]);
+            let descriptor = receive_exact(&b, &mut head).unwrap();
+            assert!(receive_exact(&b, &mut body).unwrap().is_none());
+            assert_eq!((head, body, descriptor.is_some()), ([n; 4], [n; 4], n % 2 == 1));
+        }
+        drop(a);
+        assert_eq!(receive_exact(&b, &mut [0; 4]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(peer_is_root(&b).unwrap() == rustix::process::getuid().is_root());
+    }
+
+    #[test]
+    fn a_socket_file_is_replaced_while_another_serves_it() {
+        let path = std::env::temp_dir().join(format!("heddle-serve-{}", std::process::id()));
+        let first = serve_at(&path).unwrap();
+        let second = serve_at(&path).unwrap();
+        let _client = dial(&path, Duration::from_secs(1)).unwrap();
+        first.set_nonblocking(true).unwrap();
+        second.set_nonblocking(true).unwrap();
+        assert!(first.accept().is_err() && second.accept().is_ok());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::remove_file(path).unwrap();
     }
 

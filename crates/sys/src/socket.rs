@@ -4,7 +4,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
 
@@ -58,6 +58,19 @@ pub fn listening(address: SocketAddr, mark: Option<u32>) -> io::Result<std::net:
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Takes a descriptor that someone handed over for a TCP socket that listens on this port.
+pub fn listening_on(descriptor: OwnedFd, port: u16) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::from(descriptor);
+    let local = socket.local_addr()?.as_socket();
+    let fits = socket.r#type()? == Type::STREAM && socket.is_listener()? && local.is_some_and(|a| a.port() == port);
+    if !fits {
+        let what = format!("the descriptor is no TCP socket that listens on port {port}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 

@@ -3,6 +3,7 @@
 pub mod cni;
 mod decode;
 mod encode;
+pub mod holder;
 mod id;
 pub mod sender;
 mod version;
