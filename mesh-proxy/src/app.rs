@@ -4,7 +4,7 @@ use crate::{
     control::{Cache, ConfigClient, ConfigView, Link, SvidClient},
     gateway,
     local::Local,
-    pods::{Registry, Roster, serve_cni},
+    pods::{Adopt, Listeners, Registry, Roster, serve_cni},
     settings::{AccessLogTo, Role, Settings},
     shared::Shared,
     telemetry::{
@@ -85,13 +85,19 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
     let svids = Arc::new(Svids::new(Arc::new(SvidClient::new(link)), Some(store), Handle::current()));
     let trust = Arc::new(Trust::new(svids.clone()));
     let pool = Pool::new(trust.clone(), snapshot.clone());
-    let host_addresses = watch::channel(Arc::default()).1;
+    let listeners = match &settings.role {
+        Role::Node { holder_socket: Some(path), .. } => {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || Listeners::held(path)).await?.context("--holder-socket")?
+        }
+        _ => Listeners::alone(),
+    };
     let shared = Arc::new(Shared {
         snapshot,
         trust,
         pool: pool.clone(),
         telemetry: telemetry.clone(),
-        host_addresses,
+        host_addresses: listeners.host_addresses(),
         drain: drain.token(),
     });
     let admin = Admin {
@@ -108,15 +114,13 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
     let sender = Sender { service: "mesh-proxy".into(), attributes: vec![("heddle.proxy", settings.name.to_string())] };
     let spans = tokio::spawn(spans::follow(telemetry.clone(), shared.snapshot.clone(), sender, ended.clone()));
     let work = match (&settings.role, &settings.name) {
-        (Role::Node { cni_socket }, _) => {
-            node(
-                settings,
-                cni_socket,
-                &shared,
-                &data,
-                readiness.condition("pods", "pods of the last run are not served yet"),
-            )
-            .await?
+        (Role::Node { cni_socket, netns_dir, .. }, name) => {
+            let adopt = match (netns_dir, name) {
+                (Some(dir), ProxyName::Node(node)) => Some(Adopt::new(dir.clone(), node.clone())),
+                _ => None,
+            };
+            let settled = readiness.condition("pods", "pods of the last run are not served yet");
+            node(settings, cni_socket, (listeners, adopt), &shared, &data, settled).await?
         }
         (Role::Gateway { address }, ProxyName::Gateway(id)) => {
             let listening = readiness.condition("gateway", "no certificate for the gateway yet");
@@ -142,21 +146,22 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
     Ok(())
 }
 
-/// Node mode: takes up the pods of the last run, then listens to the CNI.
+/// Node mode: listens to the CNI, then takes up the pods of the last run, so that no pod is announced to nobody in between.
 async fn node(
     settings: &Settings,
     socket: &Path,
+    (listeners, adopt): (Arc<Listeners>, Option<Adopt>),
     shared: &Arc<Shared>,
     data: &Handle,
     settled: Condition,
 ) -> anyhow::Result<JoinHandle<()>> {
     let registry = Registry::open(settings.state_dir.join("pods"))?;
-    let roster = Roster::restore(registry, shared.clone(), data.clone())?;
     let (asks, asked) = mpsc::channel(ASKS);
-    let calls = serve_cni(socket, asks, shared.drain.clone())
+    let calls = serve_cni(socket, asks, listeners.others(), shared.drain.clone())
         .await
         .with_context(|| format!("--cni-socket {}", socket.display()))?;
     tokio::spawn(calls);
+    let roster = Roster::restore(registry, shared.clone(), listeners, adopt, data.clone())?;
     Ok(tokio::spawn(roster.serve(asked, settled, shared.drain.clone())))
 }
 

@@ -85,8 +85,13 @@ impl Local {
         }
     }
 
-    /// Opens a listener on every address of the workload's namespace (IPv6 and IPv4, or IPv4 alone where there is no IPv6).
+    /// As [`Self::open`], on the current runtime.
     pub fn listen(&self, port: u16) -> io::Result<TcpListener> {
+        TcpListener::from_std(self.open(port)?)
+    }
+
+    /// Opens a listener on every address of the workload's namespace (IPv6 and IPv4, or IPv4 alone where there is no IPv6).
+    pub fn open(&self, port: u16) -> io::Result<std::net::TcpListener> {
         let mark = self.netns.as_ref().map(|_| PROXY_MARK);
         let open = || {
             socket::listening(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), mark).or_else(|error| {
@@ -96,7 +101,7 @@ impl Local {
                 }
             })
         };
-        TcpListener::from_std(self.inside(open)??)
+        self.inside(open)?
     }
 
     /// A marked socket in the workload's namespace, bound to `source` if there is one.

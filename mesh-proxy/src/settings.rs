@@ -36,6 +36,12 @@ pub struct Flags {
     /// Unix socket for the CNI plugin (a node's proxy only).
     #[arg(long, env = "HEDDLE_CNI_SOCKET", value_name = "PATH")]
     pub cni_socket: Option<PathBuf>,
+    /// Unix socket of the node's agent, which keeps the pods' listeners open while proxies come and go (a node's proxy only).
+    #[arg(long, env = "HEDDLE_HOLDER_SOCKET", value_name = "PATH")]
+    pub holder_socket: Option<PathBuf>,
+    /// Folder in which the runtime keeps the pods' network namespaces; pods that ran before the proxy are found there (a node's proxy only).
+    #[arg(long, env = "HEDDLE_NETNS_DIR", value_name = "DIR")]
+    pub netns_dir: Option<PathBuf>,
     /// Address of the machine or network namespace that this proxy lives in.
     #[arg(long, env = "HEDDLE_ADDRESS", value_name = "IP")]
     pub address: Option<String>,
@@ -75,6 +81,10 @@ pub enum Role {
     Node {
         /// `--cni-socket`.
         cni_socket: PathBuf,
+        /// `--holder-socket`.
+        holder_socket: Option<PathBuf>,
+        /// `--netns-dir`.
+        netns_dir: Option<PathBuf>,
     },
     /// Serves the listeners of a Gateway.
     Gateway {
@@ -152,8 +162,18 @@ impl TryFrom<Flags> for Settings {
         if flags.access_log.is_empty() {
             bad.push("--access-log: must be a file or -".into());
         }
+        let node = [("--holder-socket", &flags.holder_socket), ("--netns-dir", &flags.netns_dir)];
+        for (flag, path) in node.into_iter().filter_map(|(flag, path)| path.as_ref().map(|p| (flag, p))) {
+            if matches!(name, Ok(ProxyName::Gateway(_))) {
+                bad.push(format!("{flag}: a gateway's proxy serves no pods"));
+            } else if !path.is_absolute() {
+                bad.push(format!("{flag} {path:?}: must be an absolute path"));
+            }
+        }
         let role = match (&name, flags.cni_socket) {
-            (Ok(ProxyName::Node(_)), Some(socket)) if socket.is_absolute() => Some(Role::Node { cni_socket: socket }),
+            (Ok(ProxyName::Node(_)), Some(socket)) if socket.is_absolute() => {
+                Some(Role::Node { cni_socket: socket, holder_socket: flags.holder_socket, netns_dir: flags.netns_dir })
+            }
             (Ok(ProxyName::Node(_)), Some(socket)) => {
                 bad.push(format!("--cni-socket {socket:?}: must be an absolute path"));
                 None
@@ -218,7 +238,8 @@ mod tests {
 
     #[test]
     fn good_flags_make_settings() {
-        assert_eq!(flags(&[]).unwrap().role, Role::Node { cni_socket: "/run/cni.sock".into() });
+        let node = Role::Node { cni_socket: "/run/cni.sock".into(), holder_socket: None, netns_dir: None };
+        assert_eq!(flags(&[]).unwrap().role, node);
         let gateway = [("--name", "gateway/shop/front"), ("--cni-socket", "absent"), ("--address", "10.0.0.9")];
         assert_eq!(flags(&gateway).unwrap().role, Role::Gateway { address: Some("10.0.0.9".parse().unwrap()) });
     }
@@ -238,6 +259,8 @@ mod tests {
             ("--access-log", "", "--access-log: must be a file or -"),
             ("--cni-socket", "absent", "--cni-socket: a node's proxy needs it, to hear of pods"),
             ("--cni-socket", "cni.sock", "--cni-socket \"cni.sock\": must be an absolute path"),
+            ("--holder-socket", "x", "--holder-socket \"x\": must be an absolute path"),
+            ("--netns-dir", "x", "--netns-dir \"x\": must be an absolute path"),
             ("--name", "gateway/a/b", "--cni-socket: a gateway's proxy serves no pods"),
         ];
         for (flag, value, message) in cases {

@@ -119,7 +119,8 @@ pub(crate) fn private_dir(dir: &Path) -> Result<(), StoreFault> {
 
 /// Writes a file that only the owner reads, by renaming a complete one into place.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StoreFault> {
-    let new = path.with_extension("new");
+    // Two proxies of a node may write at once while one takes over from the other.
+    let new = path.with_extension(format!("{}.new", std::process::id()));
     let write = || -> io::Result<()> {
         match fs::remove_file(&new) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),

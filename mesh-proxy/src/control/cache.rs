@@ -99,7 +99,8 @@ impl Cache {
         content.extend((name.len() as u32).to_be_bytes());
         content.extend(name.as_bytes());
         content.extend(delta.encode_to_vec());
-        let new = self.path.with_extension("new");
+        // Two proxies of a node may write at once while one takes over from the other.
+        let new = self.path.with_extension(format!("{}.new", std::process::id()));
         let write = || -> io::Result<()> {
             match fs::remove_file(&new) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),

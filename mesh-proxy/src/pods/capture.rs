@@ -1,5 +1,6 @@
 //! Capturing a pod and letting it go: rules, listeners, certificate, in the order that is safe at every moment. It must not decide who is captured.
 
+use super::listeners::Listeners;
 use crate::{inbound, listen, local::Local, outbound, shared::Shared, telemetry::Direction};
 use mesh_core::{
     capture,
@@ -7,10 +8,18 @@ use mesh_core::{
     fault::Fault,
     mesh::Workload,
 };
-use mesh_sys::{Netns, tool, tool::ToolError};
+use mesh_sys::{Netns, NetnsId, tool, tool::ToolError};
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpStream, runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::Handle,
+    sync::OwnedSemaphorePermit,
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The listeners of a pod.
+const PORTS: [u16; 3] = [OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT];
 
 /// Wait for a pod's first certificate before it may start: less than the CNI plugin waits, so that the answer names the reason.
 const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(8);
@@ -50,10 +59,17 @@ pub enum CaptureFault {
 /// A pod whose traffic is being served. Dropping it changes nothing; see [`Serving::release`] and [`Serving::cut`].
 pub struct Serving {
     local: Arc<Local>,
-    /// Stops taking captured connections; living ones get the drain time.
+    /// Says to captured connections that they must end; they get the drain time.
     leave: CancellationToken,
-    /// Stops taking mTLS connections likewise; a little later.
+    /// Says so to mTLS connections.
     leave_mesh: CancellationToken,
+    /// Stops taking captured connections.
+    deaf: CancellationToken,
+    /// Stops taking mTLS connections.
+    deaf_mesh: CancellationToken,
+    /// Who keeps the sockets open, and for which namespace.
+    listeners: Arc<Listeners>,
+    netns: NetnsId,
     /// Ends everything at once.
     cut: CancellationToken,
     tasks: TaskTracker,
@@ -92,34 +108,41 @@ pub async fn certify(workload: &Workload, shared: &Shared) -> Result<(), Capture
     }
 }
 
-/// Opens the three listeners in the pod's namespace and serves them on the data runtime.
+/// Takes or opens the three listeners in the pod's namespace and serves them on the data runtime.
 pub fn serve(
     workload: Arc<Workload>,
     netns: Arc<Netns>,
     shared: &Arc<Shared>,
+    listeners: &Arc<Listeners>,
     data: &Handle,
 ) -> Result<Serving, CaptureFault> {
     let connections = shared
         .settings()
         .map_or_else(|| mesh_core::mesh::Limits::default().connections_per_pod, |s| s.limits.connections_per_pod);
     let serving = Serving {
+        listeners: listeners.clone(),
+        netns: netns.id(),
         local: Local::new(workload, Some(netns), connections),
         leave: CancellationToken::new(),
         leave_mesh: CancellationToken::new(),
+        deaf: CancellationToken::new(),
+        deaf_mesh: CancellationToken::new(),
         cut: CancellationToken::new(),
         tasks: TaskTracker::new(),
     };
-    // All or none: what is opened here is dropped, and so closed, if a later one fails.
+    // All or none: those before one that fails are closed again.
     let _data = data.enter();
-    let mut listeners = Vec::new();
-    for port in [OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT] {
-        listeners.push((port, serving.local.listen(port).map_err(|e| CaptureFault::Listen(port, e))?));
+    let mut open = Vec::new();
+    for port in PORTS {
+        let opened = listeners.open(&serving.local, serving.netns, port).and_then(TcpListener::from_std);
+        open.push((port, opened.map_err(|e| CaptureFault::Listen(port, e)).inspect_err(|_| serving.close(&PORTS))?));
     }
-    for (port, listener) in listeners {
+    let (captured, mesh) = ((&serving.deaf, &serving.leave), (&serving.deaf_mesh, &serving.leave_mesh));
+    for (port, listener) in open {
         match port {
-            OUTBOUND_PORT => serving.accept(listener, &serving.leave, Direction::Outbound, shared, outbound::captured),
-            INBOUND_PORT => serving.accept(listener, &serving.leave, Direction::Inbound, shared, inbound::plaintext),
-            _ => serving.accept(listener, &serving.leave_mesh, Direction::Inbound, shared, inbound::mesh),
+            OUTBOUND_PORT => serving.accept(listener, captured, Direction::Outbound, shared, outbound::captured),
+            INBOUND_PORT => serving.accept(listener, captured, Direction::Inbound, shared, inbound::plaintext),
+            _ => serving.accept(listener, mesh, Direction::Inbound, shared, inbound::mesh),
         }
     }
     Ok(serving)
@@ -133,8 +156,8 @@ impl Serving {
 
     fn accept<F, Fut>(
         &self,
-        listener: tokio::net::TcpListener,
-        leave: &CancellationToken,
+        listener: TcpListener,
+        (deaf, leave): (&CancellationToken, &CancellationToken),
         direction: Direction,
         shared: &Arc<Shared>,
         each: F,
@@ -144,7 +167,6 @@ impl Serving {
             + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        // The proxy's own drain is everybody's.
         let stop = leave.clone();
         let (local, shared, cut, tasks) = (self.local.clone(), shared.clone(), self.cut.clone(), self.tasks.clone());
         let full = {
@@ -164,15 +186,19 @@ impl Serving {
                 })
             }
         };
-        self.tasks.spawn(listen::accept(listener, local, stop, full, serve));
+        self.tasks.spawn(listen::accept(listener, local, deaf.clone(), full, serve));
     }
 
     /// Lets the pod go: nothing new is captured; what lives gets `drain`, then the rules are removed altogether. Cancelled by `again`, when
     /// the pod is captured anew.
     pub async fn release(self, netns: Arc<Netns>, longest: Duration, again: CancellationToken) {
+        self.close(&[OUTBOUND_PORT, INBOUND_PORT]);
+        self.deaf.cancel();
         self.leave.cancel();
         let rest = async {
             tokio::time::sleep(RELEASE_GRACE).await;
+            self.close(&[HBONE_PORT]);
+            self.deaf_mesh.cancel();
             self.leave_mesh.cancel();
             self.tasks.close();
             // The tasks bound themselves by the drain time; this bound is for defects.
@@ -181,7 +207,8 @@ impl Serving {
         tokio::select! {
             () = rest => {}
             () = again.cancelled() => {
-                // The new capture opens listeners of its own; what lives goes on until it ends.
+                // The new capture accepts by itself; what lives goes on until it ends.
+                self.deaf_mesh.cancel();
                 self.leave_mesh.cancel();
                 tokio::time::sleep(PORTS_FREE).await;
                 return;
@@ -194,11 +221,27 @@ impl Serving {
         }
     }
 
-    /// Says to all living connections that the proxy goes away.
+    /// The sockets of these ports are nobody's any more.
+    fn close(&self, ports: &[u16]) {
+        self.listeners.close(self.netns, ports);
+    }
+
+    /// Says to all living connections that the proxy goes away; one that comes now is served, and told so as soon as its protocol allows.
     pub fn leave(&self) {
         self.leave.cancel();
         self.leave_mesh.cancel();
+    }
+
+    /// Takes no more connections. The sockets stay with their keeper, for the next proxy.
+    pub fn deafen(&self) {
+        self.deaf.cancel();
+        self.deaf_mesh.cancel();
         self.tasks.close();
+    }
+
+    /// Whether nothing is carried: only the accept loops live.
+    pub fn is_idle(&self) -> bool {
+        self.tasks.len() <= PORTS.len()
     }
 
     /// Waits until all living connections have ended.
@@ -208,7 +251,14 @@ impl Serving {
 
     /// Ends everything at once: the pod is gone. Returns when the sockets are closed, so that peers hear of it while the interface is there.
     pub async fn cut(&self) {
+        self.close(&PORTS);
+        self.end().await;
+    }
+
+    /// Ends everything that is carried at once: the proxy ends.
+    pub async fn end(&self) {
         self.leave();
+        self.deafen();
         self.cut.cancel();
         let _ = timeout(CUT_PATIENCE, self.tasks.wait()).await;
     }

@@ -1,6 +1,7 @@
 //! The socket that the CNI plugin speaks to: one request, one answer. It must not know how pods are captured.
 
 use super::{
+    listeners::Others,
     registry::{Sandbox, is_container_id},
     roster::{Answer, Ask},
 };
@@ -11,11 +12,11 @@ use mesh_wire::cni::{
 };
 use std::{
     fs, io,
-    io::{Read, Write},
+    io::Write,
     net::IpAddr,
     os::{
         fd::OwnedFd,
-        unix::{fs::PermissionsExt, net::UnixStream},
+        unix::{fs::MetadataExt, net::UnixStream},
     },
     path::Path,
     sync::Arc,
@@ -23,7 +24,8 @@ use std::{
 };
 use tokio::{
     net::UnixListener,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,32 +35,41 @@ const CALLS: usize = 128;
 /// A plugin sends its request at once and takes the answer at once; anything slower is not the plugin.
 const EXCHANGE: Duration = Duration::from_secs(5);
 
+/// How often the socket's place is looked at: a proxy that was replaced, and whose successor failed, serves again.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Pause after a failed accept, so that a lack of descriptors does not spin.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Opens the socket and serves it until `stop`. A socket file of a dead predecessor is replaced; a living one's is an error.
+/// Opens the socket and serves it until `stop`. It takes the place of whoever served it before; it comes back to its place when the one who
+/// took it is gone.
 pub async fn serve(
     path: &Path,
     asks: mpsc::Sender<Ask>,
+    others: watch::Receiver<Others>,
     stop: CancellationToken,
 ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
-    if fs::symlink_metadata(path).is_ok() {
-        match UnixStream::connect(path) {
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another proxy serves this socket")),
-            Err(_) => fs::remove_file(path)?,
-        }
-    }
-    let listener = UnixListener::bind(path)?;
-    // Who may write to it may have pods captured or let go.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     let path = path.to_owned();
+    let (mut listener, mut ours) = open(&path)?;
     let room = Arc::new(Semaphore::new(CALLS));
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     Ok(async move {
         loop {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => break,
+                _ = look.tick() => {
+                    let lost = others.borrow().connected == 0 && file(&path) != Some(ours);
+                    if lost {
+                        match open(&path) {
+                            Ok(again) => (listener, ours) = again,
+                            Err(error) => tracing::error!(%error, path = %path.display(), "the CNI socket is lost"),
+                        }
+                    }
+                    continue;
+                }
             };
             match accepted {
                 Ok((stream, _)) => {
@@ -76,9 +87,24 @@ pub async fn serve(
                 }
             }
         }
-        // Gone is better than deaf: the plugin then knows at once.
-        let _ = fs::remove_file(path);
+        // Gone is better than deaf: the plugin then knows at once. A successor's stays.
+        if file(&path) == Some(ours) {
+            let _ = fs::remove_file(path);
+        }
     })
+}
+
+/// The socket in its place, and which file it is. Who may write to it may have pods captured or let go, so it is root's alone.
+fn open(path: &Path) -> io::Result<(UnixListener, (u64, u64))> {
+    let listener = descriptors::serve_at(path)?;
+    listener.set_nonblocking(true)?;
+    let ours = file(path).ok_or(io::ErrorKind::NotFound)?;
+    Ok((UnixListener::from_std(listener)?, ours))
+}
+
+/// Which file is at a path.
+fn file(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 async fn answer(stream: tokio::net::UnixStream, asks: mpsc::Sender<Ask>) -> Result<(), Broken> {
@@ -99,7 +125,7 @@ async fn answer(stream: tokio::net::UnixStream, asks: mpsc::Sender<Ask>) -> Resu
 }
 
 /// Reads a request, and the descriptor that came with its first byte.
-fn receive(mut stream: UnixStream) -> Result<(UnixStream, Request, Option<OwnedFd>), Broken> {
+fn receive(stream: UnixStream) -> Result<(UnixStream, Request, Option<OwnedFd>), Broken> {
     let prepare = || {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(EXCHANGE))?;
@@ -107,13 +133,9 @@ fn receive(mut stream: UnixStream) -> Result<(UnixStream, Request, Option<OwnedF
     };
     prepare().map_err(Broken::Stream)?;
     let mut header = [0; HEADER];
-    let (got, descriptor) = descriptors::receive(&stream, &mut header).map_err(Broken::Stream)?;
-    if got == 0 {
-        return Err(Broken::Stream(io::ErrorKind::UnexpectedEof.into()));
-    }
-    stream.read_exact(&mut header[got..]).map_err(Broken::Stream)?;
+    let descriptor = descriptors::receive_exact(&stream, &mut header).map_err(Broken::Stream)?;
     let mut body = vec![0; cni::length(header)?];
-    stream.read_exact(&mut body).map_err(Broken::Stream)?;
+    descriptors::receive_exact(&stream, &mut body).map_err(Broken::Stream)?;
     Ok((stream, cni::parse(&body)?, descriptor))
 }
 
@@ -129,7 +151,7 @@ async fn ask(request: Request, descriptor: Option<OwnedFd>, asks: &mpsc::Sender<
             let netns = Netns::from_fd(netns).map_err(|e| format!("ADD: {}", crate::fault::chain(&e)))?;
             Ask::Add { sandbox: sandbox(add, &netns)?, netns: Arc::new(netns), reply }
         }
-        Command::Del(del) => Ask::Del { container: del.container_id, reply },
+        Command::Del(del) => Ask::Del { container: del.container_id, netns: del.netns.into(), reply },
         Command::Check(check) => Ask::Check { container: check.container_id, reply },
         Command::Status(_) => Ask::Status { reply },
         Command::Gc(gc) => Ask::Gc { valid: gc.container_ids, reply },

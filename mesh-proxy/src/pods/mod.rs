@@ -2,10 +2,12 @@
 
 mod capture;
 mod cni;
+mod listeners;
 mod registry;
 mod roster;
 
 pub use capture::{CaptureFault, Serving};
 pub use cni::serve as serve_cni;
+pub use listeners::{Listeners, Others};
 pub use registry::{Registry, RegistryFault, Sandbox};
-pub use roster::{Answer, Ask, Roster};
+pub use roster::{Adopt, Answer, Ask, Roster};

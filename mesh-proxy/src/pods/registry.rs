@@ -55,8 +55,8 @@ impl Registry {
     /// Remembers a sandbox, replacing what was known of it.
     pub fn save(&self, sandbox: &Sandbox) -> Result<(), RegistryFault> {
         let path = self.path(&sandbox.container);
-        // A dot: names of sandboxes never begin with one, so a half-written file is never read.
-        let half = self.dir.join(format!(".{}", sandbox.container));
+        // A dot: names of sandboxes never begin with one, so a half-written file is never read. Two proxies may write at once.
+        let half = self.dir.join(format!(".{}.{}", std::process::id(), sandbox.container));
         let write = || {
             let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
             io::Write::write_all(&mut file, encode(sandbox).to_string().as_bytes())?;
@@ -103,8 +103,8 @@ impl Registry {
 
 /// Whether a container id may name a file: CNI allows alphanumeric characters, '_', '.' and '-', the first alphanumeric.
 pub fn is_container_id(id: &str) -> bool {
-    // NAME_MAX of Linux, with room for the dot of a half-written file.
-    const LONGEST: usize = 254;
+    // NAME_MAX of Linux, with room for what a half-written file is called.
+    const LONGEST: usize = 240;
     let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     id.len() <= LONGEST && id.starts_with(|c: char| c.is_ascii_alphanumeric()) && id.bytes().all(ok)
 }
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn container_ids_never_leave_the_directory() {
-        for bad in ["", ".", "..", "../x", "a/b", ".x", &"x".repeat(255)] {
+        for bad in ["", ".", "..", "../x", "a/b", ".x", &"x".repeat(241)] {
             assert!(!is_container_id(bad), "{bad}");
         }
         assert!(is_container_id("a0_.-"));

@@ -1,7 +1,11 @@
 //! The roster: every pod of the node with its state; obeys `mesh_core::enroll` and answers the CNI. It must not decide, and never waits itself.
 
+mod adopt;
+mod restart;
+
 use super::{
     capture::{self, CaptureFault, Serving},
+    listeners::Listeners,
     registry::{Registry, RegistryFault, Sandbox},
 };
 use crate::{fault::chain, shared::Shared};
@@ -13,12 +17,12 @@ use mesh_core::{
 };
 use mesh_run::Condition;
 use mesh_sys::{Netns, tool};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc, oneshot},
     task::JoinHandle,
-    time::sleep,
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,8 +32,13 @@ const PATIENCE: Duration = Duration::from_secs(9);
 /// Pause before something that failed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How often the node itself is looked at: what the proxy beside this one wrote down, namespaces that nobody announced or that are gone.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Pods whose rules are set at once: each starts processes, and a burst must not starve the data path of its processors.
 const AT_ONCE: usize = 8;
+
+pub use adopt::Adopt;
 
 /// What the CNI asks.
 #[derive(Debug)]
@@ -47,6 +56,8 @@ pub enum Ask {
     Del {
         /// Which.
         container: String,
+        /// Path of its namespace, if the runtime says it; else empty.
+        netns: PathBuf,
         /// Answered when nothing is left of it.
         reply: oneshot::Sender<Answer>,
     },
@@ -91,6 +102,8 @@ pub enum Answer {
 /// All pods of this node. Runs on the control runtime; the pods' listeners run on the data runtime.
 pub struct Roster {
     registry: Registry,
+    listeners: Arc<Listeners>,
+    adopt: Option<Adopt>,
     shared: Arc<Shared>,
     data: Handle,
     pods: HashMap<NsName, Entry>,
@@ -128,29 +141,23 @@ enum Told {
     Released { pod: NsName, container: String, serving: Option<Serving>, result: Result<(), CaptureFault> },
     Expired { pod: NsName, asked: u64 },
     Again { pod: NsName },
+    Found { found: Vec<(Sandbox, Arc<Netns>)> },
 }
 
 impl Roster {
-    /// Takes up what the registry knows. Must be called within the control runtime; `data` is the other one.
-    pub fn restore(registry: Registry, shared: Arc<Shared>, data: Handle) -> Result<Self, RegistryFault> {
+    /// Takes up what the registry knows. Must be called within the control runtime; `data` is the other one. With `adopt`, pods that
+    /// nobody announced are looked for.
+    pub fn restore(
+        registry: Registry,
+        shared: Arc<Shared>,
+        listeners: Arc<Listeners>,
+        adopt: Option<Adopt>,
+        data: Handle,
+    ) -> Result<Self, RegistryFault> {
         let (tell, told) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(AT_ONCE));
-        let mut roster = Self { registry, shared, data, pods: HashMap::new(), tell, told, room };
-        for sandbox in roster.registry.load()? {
-            let netns = match Netns::open(&sandbox.netns) {
-                Ok(netns) if netns.id() == sandbox.netns_id => Arc::new(netns),
-                // The pod ended while nobody was here to hear its DEL, or its path leads to another namespace now.
-                _ => {
-                    tracing::info!(pod = %sandbox.pod, container = sandbox.container, "a sandbox of the registry is gone");
-                    roster.registry.remove(&sandbox.container)?;
-                    continue;
-                }
-            };
-            let event = Event::Restored { sandbox: sandbox.container.as_str().into(), captured: sandbox.captured };
-            let pod = sandbox.pod.clone();
-            roster.hold(sandbox, netns).restored = true;
-            roster.run(&pod, event);
-        }
+        let mut roster = Self { registry, listeners, adopt, shared, data, pods: HashMap::new(), tell, told, room };
+        roster.registry.load()?.into_iter().try_for_each(|sandbox| roster.take_up(sandbox))?;
         Ok(roster)
     }
 
@@ -160,8 +167,11 @@ impl Roster {
         let mut changes = self.shared.snapshot.clone();
         changes.mark_changed();
         let mut ready = false;
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = looks.tick() => self.look(ready),
                 Some(ask) = asks.recv() => self.ask(ask),
                 Some(told) = self.told.recv() => self.told(told),
                 Ok(()) = changes.changed() => self.config(),
@@ -169,16 +179,11 @@ impl Roster {
             }
             if !ready && self.is_settled() {
                 ready = true;
+                self.listeners.serving(true);
                 settled.met();
             }
         }
-        let drain = self.shared.settings().map_or_else(Default::default, |s| s.limits.drain);
-        let serving: Vec<_> =
-            self.pods.values().flat_map(|e| e.sandboxes.values()).filter_map(|h| h.serving.as_ref()).collect();
-        serving.iter().for_each(|s| s.leave());
-        // Rules stay: without a proxy a meshed pod is closed, not open.
-        let _ = tokio::time::timeout(drain, futures_util::future::join_all(serving.iter().map(|s| s.ended()))).await;
-        futures_util::future::join_all(serving.iter().map(|s| s.cut())).await;
+        self.leave().await;
     }
 
     fn is_settled(&self) -> bool {
@@ -193,8 +198,9 @@ impl Roster {
     fn ask(&mut self, ask: Ask) {
         match ask {
             Ask::Add { sandbox, netns, reply } => self.add(sandbox, netns, reply),
-            Ask::Del { container, reply } => {
-                let ends = self.gone(&container);
+            Ask::Del { container, netns, reply } => {
+                let mut ends = self.gone(&container);
+                ends.extend(self.adopted_at(&netns).iter().flat_map(|adopted| self.gone(adopted)));
                 tokio::spawn(async move {
                     futures_util::future::join_all(ends).await;
                     // A caller that has left does not need to hear it.
@@ -314,6 +320,7 @@ impl Roster {
                     self.run(&pod, Event::Expired);
                 }
             }
+            Told::Found { found } => self.adopt(found),
             Told::Again { pod } => {
                 if let Some(entry) = self.pods.get(&pod) {
                     let says = self.says(entry);
@@ -446,7 +453,7 @@ impl Roster {
         let Some(held) = self.pods.get_mut(pod).and_then(|e| e.sandboxes.get_mut(container)) else { return };
         let workload = workload.map(|w| with_addresses(&w, &held.sandbox));
         let has_listeners = held.serving.is_some();
-        let (netns, release) = (held.netns.clone(), held.release.take());
+        let (netns, release, listeners) = (held.netns.clone(), held.release.take(), self.listeners.clone());
         let (shared, data, room, tell) = (self.shared.clone(), self.data.clone(), self.room.clone(), self.tell.clone());
         let (pod, container) = (pod.clone(), container.to_owned());
         tokio::spawn(async move {
@@ -461,7 +468,7 @@ impl Roster {
                 drop(permit);
                 let workload = workload.ok_or(CaptureFault::Unknown)?;
                 if !has_listeners {
-                    serving = Some(capture::serve(workload.clone(), netns, &shared, &data)?);
+                    serving = Some(capture::serve(workload.clone(), netns, &shared, &listeners, &data)?);
                 }
                 capture::certify(&workload, &shared).await
             };

@@ -8,7 +8,7 @@ use mesh_core::{
     snapshot::Snapshot,
 };
 use mesh_proxy::{
-    pods::{Answer, Ask, Registry, Roster, Sandbox},
+    pods::{Answer, Ask, Listeners, Registry, Roster, Sandbox},
     shared::Shared,
     telemetry::Telemetry,
     tunnel::Pool,
@@ -88,7 +88,7 @@ impl Node {
             drain: CancellationToken::new(),
         });
         let registry = Registry::open(state.path().join("pods")).unwrap();
-        let roster = Roster::restore(registry.clone(), shared, Handle::current()).unwrap();
+        let roster = Roster::restore(registry.clone(), shared, Listeners::alone(), None, Handle::current()).unwrap();
         let (asks, asked) = mpsc::channel(16);
         let stop = CancellationToken::new();
         let settled = Readiness::default().condition("pods", "not settled");
@@ -131,7 +131,7 @@ impl Node {
     }
 
     pub async fn del(&self, container: &str) -> Answer {
-        self.ask(|reply| Ask::Del { container: container.into(), reply }).await
+        self.ask(|reply| Ask::Del { container: container.into(), netns: PathBuf::new(), reply }).await
     }
 
     pub async fn check(&self, pod: &Pod) -> Answer {
