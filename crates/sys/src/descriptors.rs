@@ -91,7 +91,9 @@ pub fn send_all(mut socket: &UnixStream, bytes: &[u8], descriptor: Option<Borrow
 
 /// Whether the process at the other end is root's (of this user namespace), as the kernel wrote down when it connected or listened.
 pub fn peer_is_root(socket: &UnixStream) -> io::Result<bool> {
-    Ok(rustix::net::sockopt::socket_peercred(socket)?.uid.is_root())
+    // A peer in a PID namespace that is not ours to see has process id 0, which rustix takes for an error.
+    let peer = nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerCredentials)?;
+    Ok(peer.uid() == nix::unistd::ROOT.as_raw())
 }
 
 /// Opens a listening Unix socket for root alone at a path, replacing what is there in one step: whoever connects finds the old one or the new.
