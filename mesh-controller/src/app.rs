@@ -5,6 +5,7 @@ mod cycle;
 mod debug;
 mod folders;
 mod parts;
+mod trust;
 
 use crate::{
     authenticate::Callers,
@@ -21,14 +22,11 @@ use prometheus_client::registry::Registry;
 use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
-use tonic::transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming};
+use tonic::transport::Server;
 
 /// A proxy that does not answer a ping for so long is gone; its session's memory is given back.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A peer that connects and does not finish its TLS handshake in this time goes.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Streams of one proxy: one Config stream and the signing of its pods' certificates, many at once after a restart.
 const STREAMS: u32 = 256;
@@ -52,7 +50,12 @@ async fn serve(settings: Settings, log: LogLevel) -> Result<()> {
     let drain = Drain::new();
     let sessions = TaskTracker::new();
 
-    let mut common = Common { mesh: settings.mesh_name.clone(), publisher: publisher.clone(), registry: &mut registry };
+    let mut common = Common {
+        mesh: settings.mesh_name.clone(),
+        publisher: publisher.clone(),
+        grants: grants.clone(),
+        registry: &mut registry,
+    };
     let parts = match &settings.world {
         World::Folders(folders) => folders::parts(folders).await?,
         World::Kubernetes(cluster) => cluster::parts(cluster, &mut common).await?,
@@ -63,26 +66,18 @@ async fn serve(settings: Settings, log: LogLevel) -> Result<()> {
     let config = ConfigService::new(publisher.clone(), callers.clone(), sessions.clone(), drain.token());
     let identity =
         IdentityService::server(authority.clone(), callers, grants.clone(), CaMetrics::register(&mut registry));
-    let names = settings.server_names();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let certificate = authority.server_certificate(&names, &settings.server_addresses()).context("the authority")?;
-    let tls = ServerTlsConfig::new()
-        .timeout(HANDSHAKE)
-        .identity(Identity::from_pem(&certificate.chain_pem, certificate.key_pem.as_bytes()));
     let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("--listen {}", settings.listen))?;
     let admin = TcpListener::bind(settings.admin).await.with_context(|| format!("--admin {}", settings.admin))?;
+    let incoming =
+        trust::accept(authority.clone(), settings.server_names(), settings.server_addresses(), listener, &mut tasks)?;
+    tasks.spawn(trust::publish(authority.clone(), publisher.clone()));
     let grpc = Server::builder()
-        .tls_config(tls)
-        .context("the controller's own certificate")?
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .max_concurrent_streams(STREAMS)
         .add_service(config)
         .add_service(identity)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            drain.token().cancelled_owned(),
-        );
+        .serve_with_incoming_shutdown(incoming, drain.token().cancelled_owned());
 
     let (source, stop_source) = tokio::task::spawn_blocking(open).await.context("opening the source")??;
     let cycle = Cycle::new(

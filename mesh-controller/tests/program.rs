@@ -222,7 +222,7 @@ async fn a_killed_controller_comes_back_with_the_same_root_and_resends_nothing_k
     let mut controller = Controller::new(&[("user/a.yaml", &service("a", "10.0.0.1"))]);
     let mut proxy = Proxy::connect(&controller, TOKEN, BTreeMap::new()).await.unwrap();
     proxy.sync().await;
-    assert_eq!(proxy.received, 2, "the settings and the Service");
+    assert_eq!(proxy.received, 3, "the settings, the roots and the Service");
     let root = fs::read(controller.path("state/ca.crt")).unwrap();
     controller.restart();
     let mut again = Proxy::connect(&controller, TOKEN, proxy.held).await.unwrap();
@@ -247,6 +247,6 @@ fn bad_flags_end_with_2_and_all_reasons() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
-        "--folder /no/such: is not a folder\n--listen x: is not of the form IP:PORT\n"
+        "--listen x: is not of the form IP:PORT\n--folder /no/such: is not a folder\n"
     );
 }

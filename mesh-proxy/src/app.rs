@@ -84,6 +84,10 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
     let store = SvidStore::open(settings.state_dir.join("svids")).context("--state-dir: svids")?;
     let svids = Arc::new(Svids::new(Arc::new(SvidClient::new(link)), Some(store), Handle::current()));
     let trust = Arc::new(Trust::new(svids.clone()));
+    let config = {
+        let svids = svids.clone();
+        config.telling(move |roots| svids.trust(roots))
+    };
     let pool = Pool::new(trust.clone(), snapshot.clone());
     let listeners = match &settings.role {
         Role::Node { holder_socket: Some(path), .. } => {

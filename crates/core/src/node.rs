@@ -2,8 +2,8 @@
 
 use crate::{
     mesh::{
-        Certificate, EndpointSlice, Gateway, HttpRoute, MeshSettings, RouteId, Service, StreamRoute, TrafficPolicy,
-        Workload,
+        Certificate, EndpointSlice, Gateway, HttpRoute, MeshSettings, Roots, RouteId, Service, StreamRoute,
+        TrafficPolicy, Workload,
     },
     name::{GatewayId, NsName, ServiceId},
 };
@@ -14,6 +14,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 pub enum ResourceId {
     /// The one [`MeshSettings`].
     Settings,
+    /// The one [`Roots`].
+    Roots,
     /// A pod.
     Workload(NsName),
     /// A Service.
@@ -36,6 +38,7 @@ impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Settings => f.write_str("settings"),
+            Self::Roots => f.write_str("roots"),
             Self::Workload(n) => write!(f, "Pod/{n}"),
             Self::Service(n) => write!(f, "Service/{n}"),
             Self::EndpointSlice(n) => write!(f, "EndpointSlice/{n}"),
@@ -52,6 +55,8 @@ impl fmt::Display for ResourceId {
 pub enum Resource {
     /// See [`MeshSettings`].
     Settings(Arc<MeshSettings>),
+    /// See [`Roots`].
+    Roots(Arc<Roots>),
     /// See [`Workload`].
     Workload(Arc<Workload>),
     /// See [`Service`].
@@ -75,6 +80,7 @@ impl Resource {
     pub fn id(&self) -> ResourceId {
         match self {
             Self::Settings(_) => ResourceId::Settings,
+            Self::Roots(_) => ResourceId::Roots,
             Self::Workload(r) => ResourceId::Workload(r.id.clone()),
             Self::Service(r) => ResourceId::Service(r.id.clone()),
             Self::EndpointSlice(r) => ResourceId::EndpointSlice(r.id.clone()),
@@ -90,6 +96,7 @@ impl Resource {
     pub fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Settings(a), Self::Settings(b)) => Arc::ptr_eq(a, b),
+            (Self::Roots(a), Self::Roots(b)) => Arc::ptr_eq(a, b),
             (Self::Workload(a), Self::Workload(b)) => Arc::ptr_eq(a, b),
             (Self::Service(a), Self::Service(b)) => Arc::ptr_eq(a, b),
             (Self::EndpointSlice(a), Self::EndpointSlice(b)) => Arc::ptr_eq(a, b),

@@ -4,7 +4,7 @@ use crate::{
     Refusal, leaf,
     verify::{Rules, Side},
 };
-use mesh_core::identity::Identity;
+use mesh_core::{identity::Identity, mesh::Roots};
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime},
     sign::CertifiedKey,
@@ -25,6 +25,8 @@ pub struct Svid {
     chain: Vec<CertificateDer<'static>>,
     key: Zeroizing<Vec<u8>>,
     roots: Vec<CertificateDer<'static>>,
+    /// Of the roots; 0 if nobody numbered them.
+    revision: u64,
     not_before: SystemTime,
     not_after: SystemTime,
     generation: u64,
@@ -95,6 +97,7 @@ impl Svid {
             chain,
             key,
             roots,
+            revision: 0,
             not_before: leaf.not_before,
             not_after: leaf.not_after,
             generation: GENERATION.fetch_add(1, Ordering::Relaxed),
@@ -102,6 +105,19 @@ impl Svid {
             rules: Arc::new(rules),
             identity,
         })
+    }
+
+    /// Says of which revision its roots are.
+    pub fn at_revision(mut self, revision: u64) -> Self {
+        self.revision = revision;
+        self
+    }
+
+    /// The same certificate with other roots: another generation, since it trusts others. Refused if they do not vouch for itself.
+    pub fn with_roots(&self, roots: &Roots) -> Result<Self, BadSvid> {
+        let certificates = roots.certificates.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+        let svid = Self::new(self.identity.clone(), self.chain.clone(), self.key.clone(), certificates)?;
+        Ok(svid.at_revision(roots.revision))
     }
 
     /// Takes what SPIFFE's Workload API gives: the way in for SPIRE.
@@ -127,6 +143,11 @@ impl Svid {
     /// Whom it trusts.
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
+    }
+
+    /// Of which revision the roots are; 0: not numbered.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// First moment of its validity.

@@ -1,11 +1,12 @@
 //! Keeps an SVID fresh for every identity that this process serves. It must not decide which identities those are, nor build TLS configs.
 //!
+//! Roots that the mesh trusts from now on reach all SVIDs at once ([`Svids::trust`]), without a new certificate.
 //! One task for each identity: fetch, wait for half of the life, fetch again; after a failure wait and fetch again, while the old one serves as
 //! long as it is valid. Connections are never touched: they hold what they were made with.
 
-use crate::{Svid, SvidStore, trust::Generation};
+use crate::{BadSvid, Svid, SvidStore, trust::Generation};
 use arc_swap::{ArcSwap, ArcSwapOption};
-use mesh_core::{identity::Identity, retry::backoff};
+use mesh_core::{identity::Identity, mesh::Roots, retry::backoff};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -67,7 +68,6 @@ pub enum FetchFault {
 
 /// The SVIDs of this process. Reading is lock-free; one task for each identity renews. Dropping it ends the tasks.
 pub struct Svids {
-    readers: ArcSwap<HashMap<Identity, Arc<Slot>>>,
     writers: Mutex<HashMap<Identity, AbortHandle>>,
     issue: Arc<Issue>,
     runtime: Handle,
@@ -75,6 +75,9 @@ pub struct Svids {
 
 /// What all renewals share.
 struct Issue {
+    readers: ArcSwap<HashMap<Identity, Arc<Slot>>>,
+    /// The newest roots that were told. Held while SVIDs are installed, so that none comes in beside them with older ones.
+    roots: Mutex<Option<Arc<Roots>>>,
     source: Arc<dyn SvidSource>,
     store: Option<SvidStore>,
     permits: Semaphore,
@@ -87,13 +90,16 @@ pub(crate) struct Slot {
     current: ArcSwapOption<Generation>,
     /// Number of the newest generation, 0 before the first.
     changed: watch::Sender<u64>,
+    /// Renew now, whatever the time.
+    renew: Notify,
 }
 
 impl Svids {
     /// Renews on `runtime` (the control runtime, so that signing never delays data). `store`: where SVIDs outlive the process.
     pub fn new(source: Arc<dyn SvidSource>, store: Option<SvidStore>, runtime: Handle) -> Self {
-        let issue = Issue { source, store, permits: Semaphore::new(FETCHES), hurry: Notify::new() };
-        Self { readers: ArcSwap::default(), writers: Mutex::default(), issue: Arc::new(issue), runtime }
+        let (permits, hurry) = (Semaphore::new(FETCHES), Notify::new());
+        let issue = Issue { readers: ArcSwap::default(), roots: Mutex::default(), source, store, permits, hurry };
+        Self { writers: Mutex::default(), issue: Arc::new(issue), runtime }
     }
 
     /// Starts to keep an SVID for an identity. Again: nothing happens. Does not wait; see [`Self::obtained`].
@@ -106,10 +112,11 @@ impl Svids {
             identity: identity.clone(),
             current: ArcSwapOption::empty(),
             changed: watch::Sender::new(0),
+            renew: Notify::new(),
         });
         let task = self.runtime.spawn(keep(slot.clone(), self.issue.clone()));
         writers.insert(identity.clone(), task.abort_handle());
-        self.readers.rcu(|map| {
+        self.issue.readers.rcu(|map| {
             let mut map = HashMap::clone(map);
             map.insert(identity.clone(), slot.clone());
             map
@@ -122,7 +129,7 @@ impl Svids {
         if let Some(task) = writers.remove(identity) {
             task.abort();
         }
-        self.readers.rcu(|map| {
+        self.issue.readers.rcu(|map| {
             let mut map = HashMap::clone(map);
             map.remove(identity);
             map
@@ -146,7 +153,7 @@ impl Svids {
     /// Waits until an identity has a valid SVID; never ends if it is not ensured or cannot be had, so bound it. Dropping it is harmless.
     pub async fn obtained(&self, identity: &Identity) -> Arc<Svid> {
         loop {
-            let slot = self.readers.load().get(identity).cloned();
+            let slot = self.issue.readers.load().get(identity).cloned();
             let Some(slot) = slot else {
                 tokio::time::sleep(WAIT_SHORTEST).await;
                 continue;
@@ -160,6 +167,17 @@ impl Svids {
         }
     }
 
+    /// Makes these the roots of every SVID that is held and of every one to come, unless newer ones are known. When it returns, no new handshake
+    /// of this process judges by older ones; connections that exist stay. An SVID that the new roots do not vouch for keeps what it has, and is renewed at once.
+    pub fn trust(&self, roots: &Arc<Roots>) {
+        for svid in self.issue.trust(roots) {
+            if self.issue.store.is_some() {
+                let issue = self.issue.clone();
+                self.runtime.spawn(async move { save(svid, &issue).await });
+            }
+        }
+    }
+
     /// Tells all waiting renewals that the authority may be back, so that they try at once.
     pub fn hurry(&self) {
         self.issue.hurry.notify_waiters();
@@ -167,12 +185,12 @@ impl Svids {
 
     /// Identities that are kept, with the end of the valid SVID of each; for `/debug/config`. Keys never.
     pub fn held(&self) -> Vec<(Identity, Option<SystemTime>)> {
-        let map = self.readers.load();
+        let map = self.issue.readers.load();
         map.keys().map(|id| (id.clone(), self.current(id).map(|s| s.not_after()))).collect()
     }
 
     pub(crate) fn generation(&self, identity: &Identity) -> Option<Arc<Generation>> {
-        let generation = self.readers.load().get(identity)?.current.load_full()?;
+        let generation = self.issue.readers.load().get(identity)?.current.load_full()?;
         (!generation.svid().is_expired(SystemTime::now())).then_some(generation)
     }
 }
@@ -180,6 +198,49 @@ impl Svids {
 impl Drop for Svids {
     fn drop(&mut self) {
         self.writers.lock().values().for_each(AbortHandle::abort);
+    }
+}
+
+impl Issue {
+    /// See [`Svids::trust`]. Says which SVIDs changed.
+    fn trust(&self, roots: &Arc<Roots>) -> Vec<Arc<Svid>> {
+        let mut newest = self.roots.lock();
+        if newest.as_ref().is_some_and(|known| known.revision >= roots.revision) {
+            return Vec::new();
+        }
+        *newest = Some(roots.clone());
+        let mut changed = Vec::new();
+        for slot in self.readers.load().values() {
+            let Some(svid) = slot.current.load().as_ref().map(|g| g.svid().clone()) else { continue };
+            if svid.revision() < roots.revision && !svid.is_expired(SystemTime::now()) {
+                match svid.with_roots(roots) {
+                    Ok(svid) => changed.push(slot.install(svid)),
+                    Err(error) => {
+                        warn!(identity = %slot.identity, %error, "the new roots do not vouch for this SVID; it is renewed");
+                        slot.renew.notify_one();
+                    }
+                }
+            }
+        }
+        let count = roots.certificates.len();
+        info!(revision = roots.revision, roots = count, svids = changed.len(), "the roots of the mesh have changed");
+        changed
+    }
+
+    /// Makes an SVID the current one of its slot, with the newest roots that are known. If those do not vouch for it, every peer would refuse it:
+    /// then what was there stays.
+    fn install(&self, slot: &Slot, svid: Svid) -> Result<Arc<Svid>, BadSvid> {
+        if svid.revision() > 0 {
+            let certificates = svid.roots().iter().map(|der| Arc::from(&**der)).collect();
+            // The others learn from it, if it came with news. What changed is stored with their next renewal.
+            self.trust(&Arc::new(Roots { revision: svid.revision(), certificates }));
+        }
+        let newest = self.roots.lock();
+        let svid = match newest.as_ref().filter(|roots| roots.revision > svid.revision()) {
+            Some(roots) => svid.with_roots(roots)?,
+            None => svid,
+        };
+        Ok(slot.install(svid))
     }
 }
 
@@ -199,9 +260,12 @@ impl Slot {
 /// The life of one identity: restored → fresh ⇄ failing. Ends only by being aborted.
 async fn keep(slot: Arc<Slot>, issue: Arc<Issue>) {
     let identity = slot.identity.clone();
-    let mut due = match restore(&identity, &issue).await {
+    let restored = restore(&identity, &issue).await.and_then(|svid| {
+        let installed = issue.install(&slot, svid);
+        installed.inspect_err(|fault| warn!(%identity, error = %fault, "the stored SVID is not used")).ok()
+    });
+    let mut due = match restored {
         Some(svid) => {
-            let svid = slot.install(svid);
             info!(%identity, generation = svid.generation(), "SVID restored from the store");
             SystemTime::now() + RESTORED_RENEWAL.mul_f64(rand::random())
         }
@@ -210,12 +274,17 @@ async fn keep(slot: Arc<Slot>, issue: Arc<Issue>) {
     let mut failures = 0u32;
     let mut said = (String::new(), false);
     loop {
-        wait(due, &issue.hurry, failures > 0).await;
-        match fetch(&identity, &issue).await {
+        tokio::select! {
+            () = wait(due, &issue.hurry, failures > 0) => {}
+            // After a failure the pause counts, or a refusing authority would be asked without end.
+            () = slot.renew.notified(), if failures == 0 => {}
+        }
+        let fetched = fetch(&identity, &issue).await;
+        let unusable = |error: BadSvid| FetchFault::Unusable(format!("by the newest roots: {error}"));
+        match fetched.and_then(|svid| issue.install(&slot, svid).map_err(unusable)) {
             Ok(svid) => {
                 failures = 0;
                 said.0.clear();
-                let svid = slot.install(svid);
                 let left = svid.not_after().duration_since(SystemTime::now()).unwrap_or_default();
                 due = SystemTime::now() + renewal_after(left, rand::random());
                 info!(%identity, generation = svid.generation(), valid_seconds = left.as_secs(), "SVID renewed");

@@ -15,6 +15,7 @@ use std::{net::IpAddr, time::Duration};
 pub fn encode(resource: &Resource) -> proto::Resource {
     let body = match resource {
         Resource::Settings(r) => Body::Settings(settings(r)),
+        Resource::Roots(r) => Body::Roots(roots(r)),
         Resource::Workload(r) => Body::Workload(workload(r)),
         Resource::Service(r) => Body::Service(service(r)),
         Resource::EndpointSlice(r) => Body::EndpointSlice(endpoint_slice(r)),
@@ -127,6 +128,10 @@ fn endpoint_slice(s: &EndpointSlice) -> proto::EndpointSlice {
             })
             .collect(),
     }
+}
+
+fn roots(r: &Roots) -> proto::Roots {
+    proto::Roots { revision: r.revision, certificates: r.certificates.iter().map(|der| der.to_vec()).collect() }
 }
 
 fn certificate(c: &Certificate) -> proto::Certificate {

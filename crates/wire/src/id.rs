@@ -11,7 +11,7 @@ const NAME_MAX: usize = 253;
 
 /// A text that names no resource.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a resource id (`settings` or KIND/NAMESPACE/NAME)")]
+#[error("{0:?} is not a resource id (`settings`, `roots` or KIND/NAMESPACE/NAME)")]
 pub struct BadResourceId(pub String);
 
 /// Reads what [`ResourceId`] writes of itself, and nothing else.
@@ -19,6 +19,9 @@ pub fn parse_resource_id(text: &str) -> Result<ResourceId, BadResourceId> {
     let bad = || BadResourceId(text.chars().take(NAME_MAX).collect());
     if text == "settings" {
         return Ok(ResourceId::Settings);
+    }
+    if text == "roots" {
+        return Ok(ResourceId::Roots);
     }
     let (kind, rest) = text.split_once('/').ok_or_else(bad)?;
     let name = parse_name(rest).ok_or_else(bad)?;
@@ -55,6 +58,7 @@ mod tests {
         let route = |kind| RouteId { kind, name: n() };
         for id in [
             ResourceId::Settings,
+            ResourceId::Roots,
             ResourceId::Workload(n()),
             ResourceId::Service(n()),
             ResourceId::EndpointSlice(n()),

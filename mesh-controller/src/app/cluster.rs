@@ -1,15 +1,18 @@
 //! The parts of a controller of a Kubernetes cluster. It must not know kube's types; `source::kubernetes`, `status` and `leader` do.
 
-use super::parts::{Common, Parts};
+use super::{
+    parts::{Common, Parts},
+    trust::Around,
+};
 use crate::{
     authenticate::{Accounts, TokenReviews},
+    ca::cluster::{ClusterAuthority, Keeper, Metrics as KeeperMetrics},
     leader::{self, Candidate},
     settings::Cluster as Settings,
     source::kubernetes::{self, Kubernetes},
     status::{self, ClusterMetrics, ClusterStatuses},
 };
 use anyhow::{Context, Result};
-use mesh_tls::Authority;
 use std::{future::Future, sync::Arc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,20 +23,29 @@ pub(super) async fn parts(settings: &Settings, common: &mut Common<'_>) -> Resul
     tracing::info!("replica {} of namespace {}, mesh {}", settings.replica, settings.namespace, common.mesh);
     let accounts = Accounts { audience: settings.token_audience.clone(), node: settings.node_service_account.clone() };
     let authenticate = Arc::new(TokenReviews::new(client.clone(), accounts));
-    // Until the authority lives in a Secret.
-    let state = std::path::Path::new("/var/run/heddle/controller");
-    let authority = Arc::new(Authority::load_or_create(state).context("the authority")?);
+    let authority = ClusterAuthority::open(&client, &settings.namespace).await.context("the authority")?;
     let (candidate, leadership) =
         Candidate::new(&client, &settings.namespace, &settings.replica, leader::Metrics::register(common.registry));
     let statuses = ClusterStatuses::new(&common.mesh, ClusterMetrics::register(common.registry));
     let mut tasks = JoinSet::new();
     tasks.spawn(named("the candidate for the Lease", candidate.run()));
     tasks.spawn(named("the writer of statuses", statuses.clone().keep(client.clone(), leadership.clone())));
-    let adopt = status::adopt(client.clone(), statuses.clone(), leadership);
+    let adopt = status::adopt(client.clone(), statuses.clone(), leadership.clone());
     tasks.spawn(named("the adoption of the XMesh", async move {
         adopt.await;
         std::future::pending().await
     }));
+    let around =
+        Around { leadership: leadership.clone(), grants: common.grants.clone(), publisher: common.publisher.clone() };
+    let keeper = Keeper::new(
+        &client,
+        &settings.namespace,
+        &settings.replica,
+        authority.clone(),
+        Arc::new(around),
+        KeeperMetrics::register(common.registry),
+    );
+    tasks.spawn(named("the keeper of the authority", keeper.run()));
     let finish = {
         let (client, namespace, replica) = (client.clone(), settings.namespace.clone(), settings.replica.clone());
         async move {

@@ -3,12 +3,12 @@
 use super::parts::Parts;
 use crate::{
     authenticate::{self, TokenFile},
+    ca::FolderAuthority,
     settings::Folders as Settings,
     source::{Batch, Source, folder::Folders},
     status::StatusFile,
 };
 use anyhow::{Context, Result};
-use mesh_tls::Authority;
 use std::{collections::BTreeSet, sync::Arc};
 use tokio::task::JoinSet;
 
@@ -25,7 +25,7 @@ impl Source for Read {
 }
 
 pub(super) async fn parts(settings: &Settings) -> Result<Parts> {
-    let authority = Arc::new(Authority::load_or_create(&settings.state).context("the authority")?);
+    let authority = Arc::new(FolderAuthority::open(&settings.state).context("the authority")?);
     report_tokens(settings).await;
     let status = Arc::new(StatusFile::open(&settings.status_file));
     let mut tasks = JoinSet::new();

@@ -1,6 +1,12 @@
 //! Parts: what differs between a controller of folders and one of a cluster, behind traits. It must not build them; `folders` and `cluster` do.
 
-use crate::{authenticate::Authenticate, ca::CertificateAuthority, publish::Publisher, source::Source, status::Sink};
+use crate::{
+    authenticate::Authenticate,
+    ca::{CertificateAuthority, Grants},
+    publish::Publisher,
+    source::Source,
+    status::Sink,
+};
 use anyhow::Result;
 use prometheus_client::registry::Registry;
 use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc};
@@ -12,6 +18,8 @@ pub(super) struct Common<'a> {
     pub(super) mesh: String,
     /// Knows how far each proxy is.
     pub(super) publisher: Arc<Publisher>,
+    /// Knows who may have which identity.
+    pub(super) grants: Grants,
     /// For metrics.
     pub(super) registry: &'a mut Registry,
 }

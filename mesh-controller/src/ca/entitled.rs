@@ -57,6 +57,18 @@ pub enum NotEntitled {
     },
 }
 
+impl NotEntitled {
+    /// Bounded label for metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::NotYet => "not_yet",
+            Self::NoPod { .. } => "no_pod",
+            Self::NotOwn { .. } => "not_own",
+            Self::NoGateway { .. } => "no_gateway",
+        }
+    }
+}
+
 impl Entitled {
     /// Follows a change of the published mesh.
     pub fn apply(&mut self, delta: &NodeDelta) {
@@ -100,6 +112,16 @@ impl Entitled {
             },
         }
         Ok(settings.svid_lifetime)
+    }
+
+    /// What the settings say.
+    pub fn svid_lifetime(&self) -> Option<Duration> {
+        self.settings.as_ref().map(|settings| settings.svid_lifetime)
+    }
+
+    /// Node proxies that have meshed pods, and so certificates.
+    pub fn holders(&self) -> BTreeSet<ProxyName> {
+        self.nodes.keys().cloned().map(ProxyName::Node).collect()
     }
 
     fn replace(&mut self, id: &NsName, pod: Option<&Arc<Workload>>) {

@@ -1,6 +1,6 @@
 //! The Identity service: who calls, what they may have, then a signature. It must not decide either; `authenticate` and `entitled` do.
 
-use super::{CertificateAuthority, Entitled, NotEntitled};
+use super::{CertificateAuthority, Entitled, Issued, NotEntitled};
 use crate::authenticate::Callers;
 use mesh_core::{identity::Identity, name::ProxyName, node::NodeDelta};
 use mesh_tls::x509::AuthorityFault;
@@ -29,6 +29,16 @@ impl Grants {
     /// have the identity of.
     pub fn apply(&self, delta: &NodeDelta) {
         self.0.write().apply(delta);
+    }
+
+    /// Lifetime that is given now; none before the first plan.
+    pub fn lifetime(&self) -> Option<std::time::Duration> {
+        self.0.read().svid_lifetime()
+    }
+
+    /// Node proxies that may hold identities.
+    pub fn holders(&self) -> std::collections::BTreeSet<ProxyName> {
+        self.0.read().holders()
     }
 }
 
@@ -89,10 +99,11 @@ impl IdentityService {
             .parse()
             .map_err(|e| NotSigned::Identity(request.identity.chars().take(256).collect(), e))?;
         let lifetime = self.grants.0.read().lifetime(proxy, &wanted)?;
-        let signed = self.authority.sign(&request.csr, &wanted, lifetime).await?;
+        let Issued { signed, roots } = self.authority.sign(&request.csr, &wanted, lifetime).await?;
         tracing::info!(%proxy, identity = %wanted, lifetime_seconds = lifetime.as_secs(), "SVID signed");
         let chain = signed.chain.iter().map(|c| c.to_vec()).collect();
-        Ok(SignResponse { chain, roots: self.authority.roots() })
+        let certificates = roots.certificates.iter().map(|der| der.to_vec()).collect();
+        Ok(SignResponse { chain, roots: certificates, revision: roots.revision })
     }
 }
 
@@ -124,7 +135,7 @@ impl NotSigned {
         match self {
             Self::Identity(..) => (Status::invalid_argument(text), "bad_request"),
             Self::NotEntitled(NotEntitled::NotYet) => (Status::unavailable(text), "not_yet"),
-            Self::NotEntitled(_) => (Status::permission_denied(text), "not_entitled"),
+            Self::NotEntitled(refused) => (Status::permission_denied(text), refused.label()),
             Self::Authority(AuthorityFault::RequestLength { .. } | AuthorityFault::Request { .. }) => {
                 (Status::invalid_argument(text), "bad_request")
             }

@@ -7,12 +7,17 @@ use super::{
     slice::Slice,
 };
 use mesh_core::{
+    mesh::Roots,
     name::ProxyName,
     node::{NodeDelta, Resource, ResourceId},
 };
 use mesh_wire::{proto, sender::OutgoingDelta};
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 use tokio::sync::{Notify, watch};
 
 /// Connected sessions of one proxy name: the replicas of a Gateway, and an old connection that nobody has missed yet.
@@ -64,6 +69,31 @@ impl Publisher {
 
     /// Brings every connected proxy towards the mesh after `delta`. Never waits: each gets it in its own time.
     pub fn publish(&self, delta: &NodeDelta) {
+        self.apply(delta);
+        self.ready.send_replace(true);
+    }
+
+    /// Tells every proxy of new roots. They are no part of the plan, so before the first plan they wait with everything else.
+    pub fn trust(&self, roots: &Arc<Roots>) {
+        self.apply(&NodeDelta { upserts: vec![Resource::Roots(roots.clone())], removes: vec![] });
+    }
+
+    /// Of the connected proxies: which hold the published roots, if those are of this revision, and which do not.
+    pub fn trusting(&self, revision: u64) -> (BTreeSet<ProxyName>, BTreeSet<ProxyName>) {
+        let state = self.state.lock();
+        let published = state
+            .mesh
+            .entry(&ResourceId::Roots)
+            .is_some_and(|entry| matches!(&entry.resource, Resource::Roots(roots) if roots.revision == revision));
+        let holds = |p: &Proxy| published && p.mailboxes.iter().all(|m| m.session.lock().holds(&ResourceId::Roots));
+        let (mut held, mut behind) = (BTreeSet::new(), BTreeSet::new());
+        for (name, proxy) in &state.proxies {
+            if holds(proxy) { &mut held } else { &mut behind }.insert(name.clone());
+        }
+        (held, behind)
+    }
+
+    fn apply(&self, delta: &NodeDelta) {
         let State { mesh, proxies } = &mut *self.state.lock();
         let changes = mesh.apply(delta);
         if !changes.is_empty() {
@@ -79,7 +109,6 @@ impl Publisher {
             }
         }
         self.metrics.resources.set(mesh.len() as i64);
-        self.ready.send_replace(true);
     }
 
     /// Waits for the first plan.

@@ -197,6 +197,12 @@ impl Session {
         self.synced && self.pending.is_empty() && self.in_flight.is_none()
     }
 
+    /// Whether the proxy has taken the newest state of a resource of its slice.
+    pub(super) fn holds(&self, id: &ResourceId) -> bool {
+        let flies = self.in_flight.as_ref().is_some_and(|flight| flight.sent.contains_key(id));
+        self.synced && !flies && !self.pending.contains_key(id) && !self.refused.contains_key(id)
+    }
+
     /// Changes that wait.
     pub(super) fn waiting(&self) -> usize {
         self.pending.len()

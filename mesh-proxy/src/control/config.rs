@@ -5,7 +5,7 @@ use super::{
     link::{LinkFault, causes},
 };
 use arc_swap::ArcSwap;
-use mesh_core::{name::ProxyName, retry::backoff, snapshot::Snapshot};
+use mesh_core::{mesh::Roots, name::ProxyName, retry::backoff, snapshot::Snapshot};
 use mesh_run::Condition;
 use mesh_wire::{
     MESSAGE_MAX, PROTOCOL,
@@ -49,6 +49,7 @@ pub struct ConfigClient {
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     stored: watch::Sender<Held>,
     view: ConfigView,
+    trusts: Box<dyn Fn(&Arc<Roots>) + Send + Sync>,
 }
 
 /// What the client holds and how it fares, for `/debug/config`. Cheap to clone and to read.
@@ -109,7 +110,32 @@ impl ConfigClient {
         let view = ConfigView { proxy: proxy.clone(), state: Arc::default() };
         view.show(&held, false, None);
         let stored = watch::Sender::new(held.clone());
-        (Self { link, proxy, cache, ready: Arc::new(ready), held, snapshots, stored, view }, receiver)
+        let client = Self {
+            link,
+            proxy,
+            cache,
+            ready: Arc::new(ready),
+            held,
+            snapshots,
+            stored,
+            view,
+            trusts: Box::new(|_| {}),
+        };
+        (client, receiver)
+    }
+
+    /// Tells `trusts` of the roots of the mesh, those of the last run at once, and new ones before the controller hears that they are taken.
+    pub fn telling(mut self, trusts: impl Fn(&Arc<Roots>) + Send + Sync + 'static) -> Self {
+        self.trusts = Box::new(trusts);
+        self.trust();
+        self
+    }
+
+    fn trust(&self) {
+        if let Some(roots) = self.held.roots() {
+            self.link.trust(roots);
+            (self.trusts)(roots);
+        }
     }
 
     /// A view of it that outlives it.
@@ -178,6 +204,7 @@ impl ConfigClient {
         match self.held.take(delta) {
             Ok(()) => {
                 tracing::debug!(nonce, upserts, removes, "config applied");
+                self.trust();
                 // After a restart: not half of what changed meanwhile.
                 let resuming = !synced && self.snapshots.borrow().is_none();
                 if let Some(snapshot) = self.held.snapshot().filter(|_| !resuming) {

@@ -2,6 +2,7 @@
 
 use imbl::OrdMap;
 use mesh_core::{
+    mesh::Roots,
     node::{NodeDelta, Resource, ResourceId},
     snapshot::Snapshot,
 };
@@ -19,6 +20,14 @@ impl Held {
     /// The snapshot, once the first synchronisation is complete.
     pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
         self.snapshot.as_ref()
+    }
+
+    /// The roots of the mesh, once the controller has told them.
+    pub fn roots(&self) -> Option<&Arc<Roots>> {
+        match self.resources.get(&ResourceId::Roots) {
+            Some((_, Resource::Roots(roots))) => Some(roots),
+            _ => None,
+        }
     }
 
     /// Id and version of everything that is held, for `Hello`.

@@ -1,5 +1,8 @@
 //! The way to the controller: TLS to its pinned authority, and the token that says who we are. It must not know what is said over it.
 
+use arc_swap::ArcSwapOption;
+use mesh_core::mesh::Roots;
+use mesh_tls::x509::encode_certificates;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -30,6 +33,7 @@ pub struct Link {
     controller: Arc<str>,
     authority: Arc<Path>,
     token: Arc<Path>,
+    told: Arc<ArcSwapOption<Roots>>,
 }
 
 /// Why the controller cannot be reached.
@@ -68,15 +72,28 @@ pub enum LinkFault {
 }
 
 impl Link {
-    /// `controller`: `https://HOST:PORT`. Both files are read at each connect, so that they can be replaced while running.
+    /// `controller`: `https://HOST:PORT`. Both files are read at each connect, so that they can be replaced while running. The file of the authority
+    /// may lag behind a root that is being replaced, so the roots that the controller itself told last count beside it.
     pub fn new(controller: &str, authority: impl Into<PathBuf>, token: impl Into<PathBuf>) -> Self {
-        Self { controller: controller.into(), authority: authority.into().into(), token: token.into().into() }
+        let (authority, token) = (authority.into().into(), token.into().into());
+        Self { controller: controller.into(), authority, token, told: Arc::default() }
+    }
+
+    /// Remembers roots that an authentic controller told. All clones of the link know of it.
+    pub fn trust(&self, roots: &Arc<Roots>) {
+        let newer = |known: &Arc<Roots>| known.revision >= roots.revision;
+        if !self.told.load().as_ref().is_some_and(newer) {
+            self.told.store(Some(roots.clone()));
+        }
     }
 
     /// A new connection. Dropping the future closes it.
     pub async fn connect(&self) -> Result<Channel, LinkFault> {
-        let pem = read(&self.authority).await?;
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name(SERVER_NAME);
+        let mut trusted = vec![Certificate::from_pem(read(&self.authority).await?)];
+        if let Some(roots) = &*self.told.load() {
+            trusted.push(Certificate::from_pem(encode_certificates(roots.certificates.iter().map(|der| &**der))));
+        }
+        let tls = ClientTlsConfig::new().ca_certificates(trusted).domain_name(SERVER_NAME);
         let url = |source| LinkFault::Url { controller: self.controller.clone(), source };
         let endpoint = Endpoint::from_shared(self.controller.to_string()).map_err(url)?;
         let endpoint = endpoint

@@ -32,7 +32,7 @@ impl SvidClient {
         let message = self.link.request(message).await.map_err(|e| FetchFault::Unreachable(e.to_string()))?;
         let channel = self.channel().await?;
         let mut client = IdentityClient::new(channel).max_decoding_message_size(ANSWER_LONGEST);
-        let SignResponse { chain, roots } = match timeout(SIGN_TIMEOUT, client.sign(message)).await {
+        let SignResponse { chain, roots, revision } = match timeout(SIGN_TIMEOUT, client.sign(message)).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {
                 self.disconnect().await;
@@ -45,7 +45,7 @@ impl SvidClient {
         };
         let der = |all: Vec<Vec<u8>>| all.into_iter().map(CertificateDer::from).collect::<Vec<_>>();
         let svid = Svid::new(identity.clone(), der(chain), request.into_key(), der(roots));
-        svid.map_err(|e| FetchFault::Unusable(causes(&e)))
+        svid.map(|svid| svid.at_revision(revision)).map_err(|e| FetchFault::Unusable(causes(&e)))
     }
 
     /// The lock is held over the dial on purpose: those who wait want this very connection, and the dial is bounded.

@@ -99,7 +99,7 @@ impl Fake {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (address, shared) = (self.address, self.shared.clone());
         let certificate = shared.authority.server_certificate(&["mesh-controller"], &[address.ip()]).unwrap();
-        let identity = tonic::transport::Identity::from_pem(&certificate.chain_pem, &*certificate.key_pem);
+        let identity = tonic::transport::Identity::from_pem(certificate.chain_pem(), certificate.key_pem().as_bytes());
         let (up, is_up) = tokio::sync::oneshot::channel();
         runtime.spawn(async move {
             let listener = listen(address).await;
@@ -238,6 +238,6 @@ impl Identity for Wires {
         let signed = self.authority.sign(&csr, &identity, Duration::from_secs(60)).unwrap();
         let roots = self.authority.roots();
         let der = |all: &[rustls::pki_types::CertificateDer<'_>]| all.iter().map(|c| c.to_vec()).collect();
-        Ok(Response::new(SignResponse { chain: der(&signed.chain), roots: der(&roots) }))
+        Ok(Response::new(SignResponse { chain: der(&signed.chain), roots: der(&roots), revision: 0 }))
     }
 }

@@ -5,6 +5,7 @@ mod policy;
 mod route;
 mod service;
 mod settings;
+mod trust;
 mod workload;
 
 pub use gateway::*;
@@ -12,4 +13,5 @@ pub use policy::*;
 pub use route::*;
 pub use service::*;
 pub use settings::*;
+pub use trust::*;
 pub use workload::*;

@@ -96,6 +96,8 @@ impl Snapshot {
         match id {
             // There is always one; what it was stays until a new one comes.
             ResourceId::Settings => {}
+            // No decision reads them: they are of the handshakes, which have them from elsewhere.
+            ResourceId::Roots => {}
             ResourceId::Workload(id) => self.change_workload(id, None, touched),
             ResourceId::Service(id) => self.change_service(id, None, touched),
             ResourceId::EndpointSlice(id) => self.change_slice(id, None, touched),
@@ -110,6 +112,7 @@ impl Snapshot {
     fn put(&mut self, resource: &Resource, touched: &mut Touched) {
         match resource {
             Resource::Settings(s) => self.settings = s.clone(),
+            Resource::Roots(_) => {}
             Resource::Workload(w) => self.change_workload(&w.id, Some(w), touched),
             Resource::Service(s) => self.change_service(&s.id, Some(s), touched),
             Resource::EndpointSlice(s) => self.change_slice(&s.id, Some(s), touched),

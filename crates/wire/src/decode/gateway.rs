@@ -1,9 +1,9 @@
-//! Doubts Gateways and certificates. It must not parse X.509; the TLS stack does, and says so.
+//! Doubts Gateways, certificates and roots. It must not parse X.509; the TLS stack does, and says so.
 
 use super::field::{At, Bad, address, choice, host, list, ns_name, port, some};
 use super::service::named;
 use crate::proto;
-use mesh_core::mesh::{Certificate, Gateway, Listener, ListenerProtocol, PrivateKey};
+use mesh_core::mesh::{Certificate, Gateway, Listener, ListenerProtocol, PrivateKey, Roots};
 use std::{collections::HashSet, sync::Arc};
 
 /// Longest DER of a certificate or key: RSA 16384 with many names stays far below.
@@ -22,6 +22,16 @@ pub(super) fn certificate(c: proto::Certificate) -> Result<Certificate, Bad> {
         chain: list("chain", chain, der)?,
         key: PrivateKey::new(der(c.key).at("key")?),
     })
+}
+
+/// No roots at all would mean that nobody is trusted: never meant, and not to be undone by a proxy that then reaches nobody.
+pub(super) fn roots(r: proto::Roots) -> Result<Roots, Bad> {
+    let certificates = some("certificates", r.certificates)?;
+    if certificates.len() > CHAIN_MAX {
+        let found = certificates.len();
+        return Err(Bad::new(format!("has {found} certificates, more than {CHAIN_MAX}"))).at("certificates");
+    }
+    Ok(Roots { revision: r.revision, certificates: list("certificates", certificates, der)? })
 }
 
 fn der(bytes: Vec<u8>) -> Result<Arc<[u8]>, Bad> {

@@ -90,6 +90,7 @@ fn resource(id: &str, body: Option<Body>) -> Result<Resource, Bad> {
     let resource =
         match body.ok_or_else(|| Bad::new("is missing or of a kind that this proxy does not know")).at("body")? {
             Body::Settings(b) => Resource::Settings(Arc::new(settings::settings(b)?)),
+            Body::Roots(b) => Resource::Roots(Arc::new(gateway::roots(b)?)),
             Body::Workload(b) => Resource::Workload(Arc::new(service::workload(b)?)),
             Body::Service(b) => Resource::Service(Arc::new(service::service(b)?)),
             Body::EndpointSlice(b) => Resource::EndpointSlice(Arc::new(service::endpoint_slice(b)?)),

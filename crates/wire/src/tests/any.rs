@@ -13,6 +13,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 pub(super) fn resource() -> impl Strategy<Value = Resource> {
     prop_oneof![
         settings().prop_map(|r| Resource::Settings(Arc::new(r))),
+        roots().prop_map(|r| Resource::Roots(Arc::new(r))),
         workload().prop_map(|r| Resource::Workload(Arc::new(r))),
         service().prop_map(|r| Resource::Service(Arc::new(r))),
         endpoint_slice().prop_map(|r| Resource::EndpointSlice(Arc::new(r))),
@@ -115,6 +116,11 @@ fn endpoint_slice() -> impl Strategy<Value = EndpointSlice> {
         .prop_map(|(address, workload, health, zone, node)| Endpoint { address, workload, health, zone, node });
     (name(), name(), vec(mapping, 0..3), vec(endpoint, 0..5))
         .prop_map(|(id, service, ports, endpoints)| EndpointSlice { id, service, ports, endpoints })
+}
+
+fn roots() -> impl Strategy<Value = Roots> {
+    (any::<u64>(), vec(vec(any::<u8>(), 1..40).prop_map(Arc::from), 1..4))
+        .prop_map(|(revision, certificates)| Roots { revision, certificates })
 }
 
 fn certificate() -> impl Strategy<Value = Certificate> {

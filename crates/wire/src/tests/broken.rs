@@ -56,7 +56,7 @@ fn each_broken_resource_is_refused_with_its_field_and_reason() {
         (
             "nonsense",
             service(|_| {}),
-            "nonsense: id: \"nonsense\" is not a resource id (`settings` or KIND/NAMESPACE/NAME)",
+            "nonsense: id: \"nonsense\" is not a resource id (`settings`, `roots` or KIND/NAMESPACE/NAME)",
         ),
         (cart, None, "Service/shop/cart: body: is missing or of a kind that this proxy does not know"),
         (
@@ -125,6 +125,12 @@ fn each_broken_resource_is_refused_with_its_field_and_reason() {
                 ..Default::default()
             })),
             "settings: svid_lifetime_ns: 5ns is not between 1s and 315360000s",
+        ),
+        ("roots", Some(Body::Roots(proto::Roots::default())), "roots: certificates: is empty"),
+        (
+            "roots",
+            Some(Body::Roots(proto::Roots { revision: 1, certificates: vec![vec![1], vec![]] })),
+            "roots: certificates[1]: is empty",
         ),
         (
             "Secret/shop/tls",
@@ -291,7 +297,7 @@ fn a_delta_is_refused_whole_and_says_all_that_is_wrong() {
         [
             "Service/shop/cart: id: occurs twice in one delta",
             "Service/shop/cart: ports[0].number: 0 is not a port (1 to 65535)",
-            "what: removes: \"what\" is not a resource id (`settings` or KIND/NAMESPACE/NAME)",
+            "what: removes: \"what\" is not a resource id (`settings`, `roots` or KIND/NAMESPACE/NAME)",
             "Service/shop/cart: id: occurs twice in one delta",
         ]
     );

@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::authenticate::{Authenticate, Unauthenticated};
+use crate::ca::FolderAuthority;
 use mesh_core::{
     identity::TrustDomain,
     mesh::{AccessLog, Enrolment, Limits, MeshSettings, Mode, Workload},
     name::NsName,
     node::Resource,
 };
-use mesh_tls::{Authority, KeyRequest, Svid};
+use mesh_tls::{KeyRequest, Svid};
 use std::time::{Duration, SystemTime};
 use tonic::Code;
 
@@ -30,7 +31,7 @@ const CART: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
 fn service(dir: &std::path::Path) -> (IdentityService, Grants) {
     let grants = Grants::default();
-    let authority = Arc::new(Authority::load_or_create(dir).unwrap());
+    let authority = Arc::new(FolderAuthority::open(dir).unwrap());
     let (callers, metrics) = (Callers::new(Arc::new(ByName), &mut Registry::default()), Metrics::default());
     (IdentityService { authority, callers, grants: grants.clone(), metrics }, grants)
 }
@@ -101,5 +102,6 @@ async fn everybody_else_is_refused_with_the_reason() {
         assert_eq!(status.code(), code, "{token} {identity}: {}", status.message());
         assert!(status.message().contains(says), "{token} {identity}: {}", status.message());
     }
-    assert_eq!(service.metrics.answers.get_or_create(&Answer { result: "not_entitled" }).get(), 4);
+    let counted = |result| service.metrics.answers.get_or_create(&Answer { result }).get();
+    assert_eq!((counted("no_pod"), counted("not_own"), counted("unauthenticated")), (3, 1, 1));
 }

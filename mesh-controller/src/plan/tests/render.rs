@@ -30,6 +30,7 @@ pub(super) fn statuses(out: &mut String, plan: &Plan) {
 
 fn resource(out: &mut String, resource: &Resource) {
     match resource {
+        Resource::Roots(_) => unreachable!("the plan makes no roots"),
         Resource::Settings(s) => {
             let _ = writeln!(out, "  {} {} {:?} svid {:?}", s.name, s.trust_domain, s.mode, s.svid_lifetime);
             let _ = writeln!(out, "  access log {:?}, tracing {:?}", s.access_log, s.tracing);

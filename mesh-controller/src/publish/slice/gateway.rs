@@ -110,7 +110,7 @@ impl GatewaySlice {
 
     fn needs(&self, resource: &Resource) -> bool {
         match resource {
-            Resource::Settings(_) => true,
+            Resource::Settings(_) | Resource::Roots(_) => true,
             Resource::Gateway(g) => g.id == self.gateway,
             Resource::Certificate(c) => self.certificates.contains_key(&c.id),
             Resource::HttpRoute(_) | Resource::StreamRoute(_) => self.is_attached(resource),
