@@ -39,7 +39,15 @@ pub(crate) enum Answer {
 impl Answer {
     /// An error as the API server says it.
     pub(crate) fn status(code: u16) -> Self {
-        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": format!("is {code}"), "reason": "R", "code": code});
+        let reason = match code {
+            403 => "Forbidden",
+            404 => "NotFound",
+            409 => "Conflict",
+            410 => "Expired",
+            429 => "TooManyRequests",
+            _ => "InternalError",
+        };
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": format!("is {code}"), "reason": reason, "code": code});
         Self::Json(code, status)
     }
 

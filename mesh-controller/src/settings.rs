@@ -21,6 +21,9 @@ const AUDIENCE: &str = "heddle";
 /// Namespaces whose pods are never meshed, beside the controller's own: DNS and the like must start before a proxy knows anything.
 const EXCLUDED: &str = "kube-system";
 
+/// The client of the API server calls each failed request an error; who asked says it better, and once.
+const QUIET: &str = "kube_client::client::builder=off";
+
 /// First stage: what was given.
 #[derive(Debug, Parser)]
 #[command(name = "mesh-controller", version, about = "Plans the mesh and streams each proxy what it needs")]
@@ -149,7 +152,10 @@ impl Settings {
         if !is_name(&flags.mesh_name) {
             wrong.push(format!("--mesh-name {:?}: is not the name of an object", flags.mesh_name));
         }
-        let (mesh_name, log) = (flags.mesh_name.clone(), flags.log.clone());
+        let (mesh_name, mut log) = (flags.mesh_name.clone(), flags.log.clone());
+        if flags.kubernetes && !log.contains("kube_client") {
+            log = format!("{log},{QUIET}");
+        }
         let world = if flags.kubernetes { cluster(flags, &mut wrong) } else { folders(flags, &mut wrong) };
         match world {
             Some(world) if wrong.is_empty() => Ok(Self { world, listen, admin, mesh_name, log }),

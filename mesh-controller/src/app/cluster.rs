@@ -7,7 +7,7 @@ use super::{
 use crate::{
     authenticate::{Accounts, TokenReviews},
     ca::cluster::{ClusterAuthority, Keeper, Metrics as KeeperMetrics},
-    leader::{self, Candidate},
+    leader::{self, Candidate, Reports},
     settings::Cluster as Settings,
     source::kubernetes::{self, Kubernetes},
     status::{self, ClusterMetrics, ClusterStatuses},
@@ -30,6 +30,12 @@ pub(super) async fn parts(settings: &Settings, common: &mut Common<'_>) -> Resul
     let mut tasks = JoinSet::new();
     tasks.spawn(named("the candidate for the Lease", candidate.run()));
     tasks.spawn(named("the writer of statuses", statuses.clone().keep(client.clone(), leadership.clone())));
+    let report =
+        leader::report(client.clone(), settings.namespace.clone(), settings.replica.clone(), common.publisher.clone());
+    tasks.spawn(named("the reports to the leader", report));
+    let reports = Reports::new(client.clone(), &settings.namespace);
+    let programmed = status::programmed(statuses.clone(), common.publisher.clone(), reports, leadership.clone());
+    tasks.spawn(named("the watch over acknowledgements", programmed));
     let adopt = status::adopt(client.clone(), statuses.clone(), leadership.clone());
     tasks.spawn(named("the adoption of the XMesh", async move {
         adopt.await;

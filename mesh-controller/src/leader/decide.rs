@@ -8,16 +8,17 @@ use tokio::time::Instant;
 pub(super) struct View {
     /// Who holds it; empty: nobody.
     pub(super) holder: String,
-    /// Changes with every renewal.
-    pub(super) version: String,
+    /// When it was renewed, by its holder's clock; only ever compared with itself.
+    pub(super) renewed: String,
     /// How long its holder asked for.
     pub(super) duration: Duration,
 }
 
-/// The version that was seen last, and when it was new to us.
+/// The renewal that was seen last, and when it was new to us.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Seen {
-    version: String,
+    holder: String,
+    renewed: String,
     since: Instant,
 }
 
@@ -36,9 +37,9 @@ pub(super) enum Step {
 pub(super) fn decide(lease: Option<&View>, me: &str, seen: &mut Option<Seen>, now: Instant) -> Step {
     let Some(lease) = lease else { return Step::Take };
     let since = match seen {
-        Some(seen) if seen.version == lease.version => seen.since,
+        Some(seen) if seen.renewed == lease.renewed && seen.holder == lease.holder => seen.since,
         _ => {
-            *seen = Some(Seen { version: lease.version.clone(), since: now });
+            *seen = Some(Seen { holder: lease.holder.clone(), renewed: lease.renewed.clone(), since: now });
             now
         }
     };
@@ -54,8 +55,8 @@ pub(super) fn decide(lease: Option<&View>, me: &str, seen: &mut Option<Seen>, no
 mod tests {
     use super::*;
 
-    fn lease(holder: &str, version: &str) -> View {
-        View { holder: holder.into(), version: version.into(), duration: Duration::from_secs(15) }
+    fn lease(holder: &str, renewed: &str) -> View {
+        View { holder: holder.into(), renewed: renewed.into(), duration: Duration::from_secs(15) }
     }
 
     #[test]

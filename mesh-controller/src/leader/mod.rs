@@ -1,9 +1,12 @@
 //! Leader: of all replicas one, by a Lease, writes what is written once: statuses, the XMesh, the bundle of roots. It must not write any of it.
 //!
-//! What this needs to be allowed: in the controller's namespace `create` of leases (coordination.k8s.io), and `get` and `update` of the one named
-//! `mesh-controller`.
+//! What this needs to be allowed: in the controller's namespace `create` of leases (coordination.k8s.io), and `get`, `update` and `patch` of the one
+//! named `mesh-controller`.
 
 mod decide;
+mod reports;
+
+pub use reports::{Reports, report};
 
 use decide::{Seen, Step, View};
 use k8s_openapi::{
@@ -128,13 +131,16 @@ impl Candidate {
     /// One look at the Lease.
     async fn turn(&mut self) {
         let began = Instant::now();
-        let result = timeout(REQUEST, self.look(began)).await.unwrap_or_else(|_| Err(Fault::Late));
+        let mut result = timeout(REQUEST, self.look(began)).await.unwrap_or_else(|_| Err(Fault::Late));
+        // Somebody wrote it since it was read: perhaps only a report.
+        if matches!(&result, Err(fault) if fault.is_conflict()) {
+            result = timeout(REQUEST, self.look(began)).await.unwrap_or_else(|_| Err(Fault::Late));
+        }
         let before = *self.held.borrow();
         let now = match result {
             Ok(true) => Some(began + DEADLINE),
             Ok(false) => None,
-            // Somebody else wrote it since it was read.
-            Err(Fault::Api(kube::Error::Api(status))) if status.code == 409 => None,
+            Err(fault) if fault.is_conflict() => None,
             Err(fault) => {
                 self.metrics.failures.inc();
                 tracing::debug!("Lease {LEASE}: {fault}");
@@ -206,7 +212,8 @@ fn view(lease: &Lease) -> View {
     let spec = lease.spec.as_ref().unwrap_or(&empty);
     View {
         holder: spec.holder_identity.clone().unwrap_or_default(),
-        version: lease.metadata.resource_version.clone().unwrap_or_default(),
+        // Not the version of the object: reports change that too.
+        renewed: spec.renew_time.as_ref().map(|time| time.0.to_string()).unwrap_or_default(),
         duration: Duration::from_secs(spec.lease_duration_seconds.unwrap_or(0).max(0) as u64),
     }
 }
@@ -217,6 +224,12 @@ enum Fault {
     Api(#[from] kube::Error),
     #[error("no answer within {REQUEST:?}")]
     Late,
+}
+
+impl Fault {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
+    }
 }
 
 #[cfg(test)]

@@ -10,5 +10,5 @@ mod slice;
 pub use config::ConfigService;
 pub use mesh::{Changed, Entry, Mesh};
 pub use metrics::Metrics;
-pub use publisher::{ProxyState, Publisher};
+pub use publisher::{ProxyState, Publisher, Taken};
 pub use slice::{Slice, slice};

@@ -61,6 +61,17 @@ pub struct ProxyState {
     pub refused: BTreeMap<ResourceId, Refusal>,
 }
 
+/// Who has taken the newest version of a resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// The version; the same for the same content in every process.
+    pub version: u64,
+    /// Sessions of proxies that need it.
+    pub connected: usize,
+    /// Those that have acknowledged it.
+    pub by: usize,
+}
+
 impl Publisher {
     /// A publisher with nothing to say yet.
     pub fn new(metrics: Metrics) -> Arc<Self> {
@@ -150,6 +161,20 @@ impl Publisher {
             found
         };
         state.proxies.iter().map(|(name, proxy)| (name.clone(), of(proxy))).collect()
+    }
+
+    /// How far the connected node proxies are with the settings of the mesh.
+    pub fn settings_taken(&self) -> Taken {
+        let state = self.state.lock();
+        let version = state.mesh.entry(&ResourceId::Settings).map_or(0, |entry| entry.encoded.version);
+        let nodes = state.proxies.iter().filter(|(name, _)| matches!(name, ProxyName::Node(_)));
+        let mailboxes = nodes.flat_map(|(_, proxy)| &proxy.mailboxes);
+        let mut taken = Taken { version, ..Taken::default() };
+        for mailbox in mailboxes {
+            taken.connected += 1;
+            taken.by += usize::from(mailbox.session.lock().holds(&ResourceId::Settings));
+        }
+        taken
     }
 
     /// All that is published, for `/debug/config`: version and resource; what holds a key is the noun's own business not to show.

@@ -124,6 +124,7 @@ fn a_cluster_has_defaults_that_follow_its_namespace() {
     assert_eq!(cluster.node_service_account, NsName::new("mesh", "mesh-proxy"));
     assert_eq!(cluster.excluded, BTreeSet::from(["kube-system".to_owned(), "mesh".to_owned()]));
     assert_eq!(cluster.token_audience, "heddle");
+    assert_eq!(good.log, "info,kube_client::client::builder=off");
     assert_eq!(good.server_names()[2], "mesh-controller.mesh.svc");
     let none = check(&["--kubernetes", "--exclude-namespaces", "", "--replica", "r"]).unwrap();
     let World::Kubernetes(cluster) = &none.world else { panic!("{none:?}") };

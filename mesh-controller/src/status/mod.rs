@@ -4,7 +4,7 @@ mod cluster;
 mod file;
 mod merge;
 
-pub use cluster::{ClusterStatuses, Metrics as ClusterMetrics, adopt};
+pub use cluster::{ClusterStatuses, Metrics as ClusterMetrics, adopt, programmed};
 pub use file::StatusFile;
 
 use crate::{
@@ -96,7 +96,8 @@ impl Statuses {
 /// Whole seconds, as `metav1.Time` writes them.
 fn now() -> String {
     let now = jiff::Timestamp::now();
-    now.round(jiff::Unit::Second).unwrap_or(now).to_string()
+    // Cut off, not rounded: a time that is yet to come would be odd.
+    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
 }
 
 /// The document that `--status-file` holds.

@@ -31,7 +31,7 @@ const WATCH_BEGIN: Duration = Duration::from_secs(30);
 
 /// First and longest pause between tries.
 const PAUSE: Duration = Duration::from_millis(200);
-const PAUSE_MAX: Duration = Duration::from_secs(15);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How soon a kind that does not exist is looked for again: as long after its CRD was installed it is read.
 const ABSENT: Duration = Duration::from_secs(4);

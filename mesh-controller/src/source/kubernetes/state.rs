@@ -74,8 +74,8 @@ pub(super) struct State {
     troubles: BTreeMap<Kind, String>,
     /// Since the last batch; each object once, the newest counts.
     changes: BTreeMap<ObjectKey, Change>,
-    /// Something else is new: problems came or went, or nothing was said yet.
-    restless: bool,
+    /// Problems as they were said last; none: nothing was said yet.
+    said: Option<Vec<Problem>>,
 }
 
 impl State {
@@ -87,8 +87,7 @@ impl State {
             broken: BTreeMap::new(),
             troubles: BTreeMap::new(),
             changes: BTreeMap::new(),
-            // That a cluster is empty is worth a first batch.
-            restless: true,
+            said: None,
         }
     }
 
@@ -112,20 +111,17 @@ impl State {
             Event::Set(kind, read) => self.set(kind, read),
             Event::Gone(kind, key) => self.gone(kind, key),
             Event::Trouble(kind, reason) => {
-                self.restless |= self.troubles.get(&kind) != Some(&reason);
                 self.troubles.insert(kind, reason);
             }
             Event::Well(kind) => self.well(kind),
         }
     }
 
-    /// What is different since the last call; none: nothing is, or some kind was not listed yet.
+    /// What is different since the last call; none: nothing is, or some kind was not listed yet. That a cluster is empty is worth a first batch.
     pub(super) fn settle(&mut self) -> Option<Batch> {
-        if !self.waiting.is_empty() || (self.changes.is_empty() && !self.restless) {
+        if !self.waiting.is_empty() {
             return None;
         }
-        self.restless = false;
-        let changes = std::mem::take(&mut self.changes).into_values().collect();
         let troubles = self.troubles.iter().map(|(kind, reason)| Problem {
             file: String::new(),
             line: 0,
@@ -135,26 +131,29 @@ impl State {
         });
         let mut problems: Vec<Problem> = self.broken.values().flatten().cloned().chain(troubles).collect();
         problems.sort();
-        Some(Batch { changes, problems })
+        if self.changes.is_empty() && self.said.as_ref() == Some(&problems) {
+            return None;
+        }
+        self.said = Some(problems.clone());
+        Some(Batch { changes: std::mem::take(&mut self.changes).into_values().collect(), problems })
     }
 
     fn set(&mut self, kind: Kind, Read { key, object }: Read) {
         match object {
             Ok(object) => {
-                self.restless |= self.broken.remove(&key).is_some();
+                self.broken.remove(&key);
                 self.known.entry(kind).or_default().insert(key.clone());
                 self.changes.insert(key.clone(), Change::Upsert(key, object));
             }
             // It keeps its last good state.
             Err(problems) => {
-                self.restless |= self.broken.get(&key) != Some(&problems);
                 self.broken.insert(key, problems);
             }
         }
     }
 
     fn gone(&mut self, kind: Kind, key: ObjectKey) {
-        self.restless |= self.broken.remove(&key).is_some();
+        self.broken.remove(&key);
         if self.known.entry(kind).or_default().remove(&key) {
             self.changes.insert(key.clone(), Change::Remove(key));
         }
@@ -171,6 +170,6 @@ impl State {
     }
 
     fn well(&mut self, kind: Kind) {
-        self.restless |= self.troubles.remove(&kind).is_some();
+        self.troubles.remove(&kind);
     }
 }

@@ -1,20 +1,22 @@
 //! Statuses into a cluster: what the planner says is applied to the objects, by the leader, once for each real change. It must not decide what a status says.
 //!
-//! What this needs to be allowed, in all namespaces: `get` and `patch` of the `/status` of gatewayclasses, gateways, httproutes, grpcroutes, tlsroutes,
+//! What this needs to be allowed, in all namespaces: `patch` of the `/status` of gatewayclasses, gateways, httproutes, grpcroutes, tlsroutes,
 //! tcproutes, udproutes, backendtlspolicies (gateway.networking.k8s.io), xmeshes and xbackendtrafficpolicies (gateway.networking.x-k8s.io); and
 //! `create` of xmeshes.
 
 mod adopt;
 mod patch;
+mod programmed;
 mod queue;
 mod write;
 
 pub use adopt::adopt;
+pub use programmed::programmed;
 
 use super::{Said, Sink};
 use crate::{
     inventory::{Key, Kind},
-    plan::status::{Body, Condition, Status},
+    plan::status::{Body, Condition, State, Status},
     source::Problem,
 };
 use parking_lot::Mutex;
@@ -62,7 +64,7 @@ impl Metrics {
 
 /// What is to be written to a cluster. The planner changes it; [`ClusterStatuses::keep`] writes.
 pub struct ClusterStatuses {
-    state: Mutex<State>,
+    state: Mutex<Content>,
     changed: Notify,
     metrics: Metrics,
     /// Name of the XMesh that this controller runs.
@@ -70,7 +72,7 @@ pub struct ClusterStatuses {
 }
 
 #[derive(Default)]
-struct State {
+struct Content {
     /// What the planner says.
     wanted: HashMap<Key, Arc<Status>>,
     /// Objects that can bear a status of ours, as the API server showed them last.
@@ -159,7 +161,11 @@ impl ClusterStatuses {
             if *key == self.mesh_key()
                 && let (Body::Mesh { conditions, .. }, Some(programmed)) = (&mut status.body, &state.programmed)
             {
-                conditions.push(programmed.clone());
+                // Settings that are refused are run by nobody; what runs are the defaults.
+                let refused = conditions.iter().find(|c| c.kind == "Accepted" && c.state == State::False);
+                let refused =
+                    refused.map(|accepted| Condition::no("Programmed", accepted.reason, accepted.message.clone()));
+                conditions.push(refused.unwrap_or_else(|| programmed.clone()));
             }
             status.to_json()
         });
@@ -179,7 +185,7 @@ impl ClusterStatuses {
     /// Everything is looked at: what another replica wrote or did not write is unknown.
     fn look_at_all(&self) {
         let mut state = self.state.lock();
-        let State { wanted, shown, applied, queue, .. } = &mut *state;
+        let Content { wanted, shown, applied, queue, .. } = &mut *state;
         applied.clear();
         let now = Instant::now();
         let all: BTreeSet<&Key> = wanted.keys().chain(shown.keys()).collect();

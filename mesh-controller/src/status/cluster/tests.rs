@@ -5,7 +5,7 @@ use crate::{
     api::ParentRef,
     api_server::{Answer, Asked, client},
     leader::Leadership,
-    plan::status::{RouteParent, State as Truth},
+    plan::status::RouteParent,
 };
 use http::Method;
 use serde_json::json;
@@ -85,7 +85,7 @@ fn key() -> Key {
 
 fn says(message: &str) -> Said {
     let parent = ParentRef { name: "cart".into(), ..ParentRef::default() };
-    let condition = Condition { kind: "Accepted", state: Truth::True, reason: "Accepted", message: message.into() };
+    let condition = Condition { kind: "Accepted", state: State::True, reason: "Accepted", message: message.into() };
     let body = Body::Route(vec![RouteParent { parent, conditions: vec![condition] }]);
     Said::from([(key(), Some(Arc::new(Status { key: key(), generation: 1, body })))])
 }

@@ -113,7 +113,10 @@ impl ClusterStatuses {
                 self.metrics.count("written");
                 tracing::debug!("status of {key} written");
                 self.shows(key, &object);
-                self.state.lock().applied.insert(key.clone(), patch.status);
+                // An atomic list says itself what is ours in it.
+                if !patch.locked {
+                    self.state.lock().applied.insert(key.clone(), patch.status);
+                }
                 Done::Settled
             }
             Err(fault) => self.failed(client, key, &fault).await,
