@@ -109,17 +109,18 @@ func (b *Bed) Hold(name, service string, held bool) error {
 	return spec.Hold(service, held)
 }
 
-// FileOf is what a machine writes to a path when it boots.
+// FileOf is what a machine writes to a path when it boots, each time or the first time.
 func (b *Bed) FileOf(name, path string) (string, error) {
 	spec, err := machine.Load(b.file(name))
 	if err != nil {
 		return "", err
 	}
-	content, known := spec.Files[path]
-	if !known {
-		return "", fmt.Errorf("%s writes no %s", name, path)
+	for _, files := range []map[string]string{spec.Files, spec.FirstFiles} {
+		if content, known := files[path]; known {
+			return content, nil
+		}
 	}
-	return content, nil
+	return "", fmt.Errorf("%s writes no %s", name, path)
 }
 
 // Log is the file of a log: MACHINE/SERVICE, or just the service if it runs on the plane; "audit" is the API
