@@ -40,7 +40,7 @@ spec:
     imagePullPolicy: IfNotPresent
     args: [serve]
     ports: [{containerPort: 8080}]
-    readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+    readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1, timeoutSeconds: 5}
 `, name, namespace, strings.Join(all, ", "), onNode(node), programs.ProbeImage))
 	pod := Pod{Namespace: namespace, Name: name, c: c}
 	pod.WaitReady()
