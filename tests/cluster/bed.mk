@@ -62,10 +62,15 @@ bed-test: bed-build
 bed-soak: bed-build
 	@cd $(BED_DIR) && BED_CYCLES=20 BED_PROGRAM=$(BED) go test -count=1 -v -timeout 60m -run TestABedComesAndGoesWithoutATrace ./bedtest/
 
-# What `make test` runs of all this: the bed's own test with the conformance table, then the stories on a dual-stack bed.
+# What `make test` runs of all this: the bed's own test with the conformance table of an empty cluster; then, on one dual-stack bed, the stories
+# that need nothing installed, Heddle as the tests have built it, both mesh profiles, and the stories that every change must pass.
 test-cluster: bed-test
-	@export BED=ci$$$$; trap '$(BED) down' EXIT; \
-	  $(BED) up --dual && cd $(BED_DIR) && go test -count=1 -timeout 20m ./stories
+	@$(MAKE) -f $(BED_ROOT)/tests/cluster/bed.mk images IMAGE_PROFILE=dev
+	@export BED=ci$$$$; trap '$(BED) down' EXIT; set -e; $(BED) up --dual; cd $(BED_DIR); \
+	  go test -count=1 -timeout 20m ./stories; \
+	  $(BED) install; \
+	  $(BED) conformance --no-install --profiles MESH-HTTP,MESH-GRPC; \
+	  $(STORY_ENV) go test -p 1 -count=1 -timeout 40m ./stories/mesh
 
 # Heddle on the bed that BED names, brought up if it is not: IMAGE_PROFILE=dev takes what the tests have built.
 bed-install: bed-build images
