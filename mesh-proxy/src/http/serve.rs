@@ -1,17 +1,20 @@
 //! Serve: an HTTP/1.1 or HTTP/2 server connection for requests that are routed here, within the limits. It must not look into requests.
 
 use super::{frontend::Frontend, handle::handle, plain::H1_BUFFER_MIN, progress::Progress};
+use http::{HeaderValue, StatusCode, header::CONNECTION};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
 use mesh_core::mesh::Limits;
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     time::{Instant, MissedTickBehavior, interval_at, timeout_at},
 };
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -43,11 +46,18 @@ where
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(limits.handshake);
     let service = service_fn(|request| {
-        let (front, request_in) = (front.clone(), progress.request());
+        let (front, request_in, leaving) = (front.clone(), progress.request(), front.stop.clone());
         async move {
-            let answered = handle(front, request).await;
+            let Ok(mut answered) = handle(front, request).await;
             drop(request_in);
-            answered
+            // RFC 9112 §9.6: the way to end a connection of which the client may just now send the next request.
+            if version == Version::Http1
+                && leaving.is_cancelled()
+                && answered.status() != StatusCode::SWITCHING_PROTOCOLS
+            {
+                answered.headers_mut().insert(CONNECTION, CLOSE);
+            }
+            Ok::<_, Infallible>(answered)
         }
     });
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
@@ -56,6 +66,8 @@ where
     let mut ticks = interval_at(Instant::now() + tick, tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut bounds = super::progress::Bounds::new(version == Version::Http1, limits, tick);
+    // Once the proxy leaves: when a connection without a request is closed, and when any is.
+    let mut quiet: Option<Instant> = None;
     let mut cut: Option<Instant> = None;
     let drained = front.stop.cancelled();
     let mut drained = pin!(drained);
@@ -68,10 +80,18 @@ where
                 return;
             }
             () = &mut drained, if cut.is_none() => {
-                cut = Some(Instant::now() + limits.drain);
-                connection.as_mut().graceful_shutdown();
+                let now = Instant::now();
+                cut = Some(now + limits.drain);
+                match version {
+                    // GOAWAY names the last stream that is served, so that no request is lost.
+                    Version::Http2 => connection.as_mut().graceful_shutdown(),
+                    Version::Http1 => quiet = Some(now + limits.drain / QUIET),
+                }
             }
             now = ticks.tick() => {
+                if quiet.take_if(|quiet| now >= *quiet).is_some() {
+                    connection.as_mut().graceful_shutdown();
+                }
                 if cut.is_some_and(|cut| now >= cut) || bounds.exceeded(&progress) {
                     tracing::debug!(peer = %front.peer, "client connection closed: idle, stalled, or drained");
                     return;
@@ -81,6 +101,9 @@ where
     }
 }
 
+/// Part of the drain time in which an HTTP/1.1 connection is left open for its next request, the answer to which ends it: a client that sends
+/// one while we close would see it fail.
+const QUIET: u32 = 3;
 /// How often connections are looked at: fine enough for the limits, coarse enough for 10,000 idle ones.
 const TICK_MIN: Duration = Duration::from_millis(50);
 const TICK_MAX: Duration = Duration::from_secs(15);

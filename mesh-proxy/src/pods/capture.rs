@@ -78,8 +78,18 @@ pub struct Serving {
 /// Applies the rules in a namespace. From here on the pod's traffic goes to the listeners or nowhere.
 pub async fn close(netns: Arc<Netns>) -> Result<(), CaptureFault> {
     blocking(move || {
-        tool::apply_nft(&netns, &capture::ruleset())?;
-        families(&netns)?.iter().try_for_each(|family| tool::apply_ip(&netns, family, &capture::reply_routes()))
+        // Each starts a process of its own; a pod waits for all of them, so they run at once.
+        std::thread::scope(|scope| {
+            let families = families(&netns)?;
+            let netns = &netns;
+            let routes: Vec<_> = families
+                .iter()
+                .map(|family| scope.spawn(move || tool::apply_ip(netns, family, &capture::reply_routes())))
+                .collect();
+            tool::apply_nft(netns, &capture::ruleset())?;
+            // A panic of such a thread is one of ours: it goes on here.
+            routes.into_iter().try_for_each(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
     })
     .await
 }
@@ -96,6 +106,11 @@ pub async fn open(netns: Arc<Netns>) -> Result<(), CaptureFault> {
 /// Captures nothing new, but lets what is carried go on.
 pub async fn drain(netns: Arc<Netns>) -> Result<(), CaptureFault> {
     blocking(move || tool::apply_nft(&netns, &capture::draining())).await
+}
+
+/// Asks for the workload's certificate, which comes while other things are done.
+pub fn want_certificate(workload: &Workload, shared: &Shared) {
+    shared.trust.svids().ensure(&workload.identity);
 }
 
 /// Waits until the workload can prove who it is, so that its first connection works.

@@ -22,7 +22,7 @@ use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc, oneshot},
     task::JoinHandle,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -461,21 +461,28 @@ impl Roster {
                 again.cancel();
                 let _ = released.await;
             }
-            let mut serving = None;
+            let (mut serving, started) = (None, Instant::now());
+            let micros = |since: Instant| u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
             let result = async {
+                if let Some(workload) = &workload {
+                    capture::want_certificate(workload, &shared);
+                }
                 let permit = room.acquire().await;
+                let waited_us = micros(started);
                 capture::close(netns.clone()).await?;
                 drop(permit);
+                let rules_us = micros(started);
                 let workload = workload.ok_or(CaptureFault::Unknown)?;
                 if !has_listeners {
                     serving = Some(capture::serve(workload.clone(), netns, &shared, &listeners, &data)?);
                 }
-                capture::certify(&workload, &shared).await
+                let listeners_us = micros(started);
+                capture::certify(&workload, &shared).await?;
+                let certificate_us = micros(started);
+                tracing::info!(%pod, container, waited_us, rules_us, listeners_us, certificate_us, "pod captured");
+                Ok(())
             };
             let result = result.await;
-            if result.is_ok() {
-                tracing::info!(%pod, container, "pod captured");
-            }
             let _ = tell.send(Told::Captured { pod, container, serving, result });
         });
     }
