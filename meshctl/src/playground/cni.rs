@@ -5,6 +5,7 @@ use super::netns::{Netns, tool_path};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::{
+    fs,
     io::{Read, Write},
     net::IpAddr,
     path::{Path, PathBuf},
@@ -17,6 +18,29 @@ pub const VERSION: &str = "1.1.0";
 
 /// Longer than `mesh-cni` waits for its proxy, so that its own message is the one that is seen.
 const PLUGIN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How a node's container runtime finds its chain: anew for each call, as containerd and CRI-O notice changes of the folder.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// Folder of network configurations; the first in lexical order counts.
+    pub conf_dir: PathBuf,
+    /// `CNI_PATH`.
+    pub path: PathBuf,
+    /// The namespace that the runtime is in: the node's.
+    pub host: Netns,
+}
+
+impl Runtime {
+    /// The chain as it is configured now.
+    pub fn chain(&self) -> Result<Chain> {
+        let dir = self.conf_dir.display();
+        let names = fs::read_dir(&self.conf_dir).with_context(|| format!("{dir}"))?.flatten().map(|e| e.path());
+        let first = names.filter(|p| p.extension().is_some_and(|e| e == "conflist")).min();
+        let path = first.with_context(|| format!("no network configuration in {dir}"))?;
+        let conflist = serde_json::from_slice(&fs::read(&path)?).with_context(|| format!("{}", path.display()))?;
+        Ok(Chain { conflist, path: self.path.clone(), host: self.host.clone() })
+    }
+}
 
 /// A network configuration list of a node, and where its plugins are.
 #[derive(Clone, Debug)]
@@ -104,7 +128,9 @@ impl Chain {
             conf[key] = value.clone();
         }
         let program = self.path.join(kind);
+        let started = Instant::now();
         let (out, errors, ok) = self.host.run(|| execute(&program, command, sandbox, &self.path, &conf))??;
+        tracing::info!(kind, command, micros = started.elapsed().as_micros(), ok, "CNI");
         if ok {
             return if out.trim().is_empty() {
                 Ok(Value::Null)

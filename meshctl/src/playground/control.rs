@@ -56,7 +56,7 @@ pub enum Ask {
     Program {
         /// `controller`, `node/n1`, ….
         name: String,
-        /// `stop`, `start`, `kill`, `pause`, `resume`.
+        /// `stop`, `start`, `kill`, `pause`, `resume`, `replace`.
         order: String,
     },
     /// The programs that run and their pids inside.
@@ -137,7 +137,7 @@ impl Client {
         self.ask(&Ask::Log { name: name.into(), lines }, &[])
     }
 
-    /// `stop`, `start`, `kill`, `pause` or `resume` a program.
+    /// `stop`, `start`, `kill`, `pause`, `resume` or `replace` a program.
     pub fn program(&self, name: &str, order: &str) -> Result<()> {
         self.ask(&Ask::Program { name: name.into(), order: order.into() }, &[])
     }

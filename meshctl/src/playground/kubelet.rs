@@ -2,7 +2,7 @@
 
 use super::{
     Options,
-    cni::{self, Chain, Sandbox},
+    cni::{self, Runtime, Sandbox},
     containers,
     dns::{self, DOMAIN},
     enter::{Enter, PodView},
@@ -76,8 +76,8 @@ pub struct Machine {
     pub options: Options,
     /// Name of the node.
     pub node: String,
-    /// Its CNI chain.
-    pub chain: Chain,
+    /// How its runtime calls CNI plugins.
+    pub runtime: Runtime,
     /// Directory of pinned namespaces.
     pub netns_dir: PathBuf,
     /// Directory for the files of pods.
@@ -130,7 +130,7 @@ pub async fn live(
         life.run(objects, &stop).await;
         let machine = Arc::clone(&life.machine);
         let ended = tokio::task::spawn_blocking(move || {
-            let deleted = machine.chain.del(&sandbox, &result);
+            let deleted = machine.runtime.chain().and_then(|chain| chain.del(&sandbox, &result));
             let removed = Netns::at(&sandbox.netns).remove();
             let _ = fs::remove_dir_all(machine.pods_dir.join(&sandbox.container));
             deleted.and(removed)
@@ -294,7 +294,7 @@ fn set_up(machine: &Machine, pod: &Pod) -> Result<(Sandbox, serde_json::Value)> 
     ];
     args.extend(wanted.map(|ip| ("IP".to_owned(), ip)));
     let sandbox = Sandbox { container: id.clone(), netns: path, args };
-    let result = machine.chain.add(&sandbox).map_err(undo)?;
+    let result = machine.runtime.chain().and_then(|chain| chain.add(&sandbox)).map_err(undo)?;
     let etc = machine.pods_dir.join(&id);
     let addresses = cni::addresses(&result);
     let hosts: String = addresses.iter().map(|a| format!("{a}\t{name}\n")).collect();

@@ -12,6 +12,7 @@
 
 pub mod access;
 pub mod addresses;
+mod agents;
 pub mod cluster;
 pub mod cni;
 pub mod containers;

@@ -1,6 +1,9 @@
 //! The mesh's own programs as children of the supervisor: started, started again when they end, stopped and killed when a test asks. It must not know what they do.
 
-use super::enter::Enter;
+use super::{
+    enter::Enter,
+    request::{self, From, Request},
+};
 use anyhow::{Context, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
@@ -9,6 +12,7 @@ use nix::{
 use std::{
     collections::BTreeMap,
     fs::OpenOptions,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::Stdio,
     sync::{Arc, Mutex},
@@ -22,6 +26,15 @@ const RESTART: Duration = Duration::from_millis(200);
 /// A program that was told to end gets so long before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Likewise one that drains: longer than the longest drain of a proxy.
+const DRAIN_GRACE: Duration = Duration::from_secs(60);
+
+/// A proxy that starts beside another one is ready within a second; a busy machine takes longer.
+const READY: Duration = Duration::from_secs(60);
+
+/// How often a new proxy is asked whether it is ready.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -33,16 +46,39 @@ pub struct Program {
     pub netns: Option<PathBuf>,
 }
 
+impl Program {
+    /// Where its admin server is, as seen from its own namespace.
+    fn admin(&self) -> Option<SocketAddr> {
+        let at = self.argv.iter().position(|a| a == "--admin")?;
+        let address: SocketAddr = self.argv.get(at + 1)?.parse().ok()?;
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())))
+    }
+
+    /// The same program for a second process in the same namespace: its admin server is on the port after, or before, this one's.
+    fn beside(&self) -> Option<Self> {
+        let at = self.argv.iter().position(|a| a == "--admin")? + 1;
+        let address: SocketAddr = self.argv.get(at)?.parse().ok()?;
+        let mut program = self.clone();
+        // Odd and the even one after it.
+        let port = if address.port() % 2 == 1 { address.port() + 1 } else { address.port() - 1 };
+        program.argv[at] = SocketAddr::new(address.ip(), port).to_string();
+        Some(program)
+    }
+}
+
 /// What a program should be doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     Running,
     Stopped,
     Gone,
+    /// Gone, but with the time that a node gives a proxy for its drain.
+    Leaving,
 }
 
 #[derive(Debug)]
 struct Entry {
+    program: Program,
     wanted: watch::Sender<Wanted>,
     pid: Arc<Mutex<Option<i32>>>,
 }
@@ -80,7 +116,7 @@ impl Programs {
         let (wanted, orders) = watch::channel(Wanted::Running);
         let pid = Arc::default();
         tokio::spawn(keep(program.name.clone(), command.into(), orders, Arc::clone(&pid)));
-        self.lock().insert(program.name, Entry { wanted, pid });
+        self.lock().insert(program.name.clone(), Entry { program, wanted, pid });
         Ok(())
     }
 
@@ -91,7 +127,7 @@ impl Programs {
         }
     }
 
-    /// `stop`, `start`, `kill` (SIGKILL; it is started again), `pause` (SIGSTOP) or `resume`.
+    /// See also [`Self::replace`]. `stop`, `start`, `kill` (SIGKILL; it is started again), `pause` (SIGSTOP) or `resume`.
     pub fn order(&self, name: &str, order: &str) -> Result<()> {
         let entries = self.lock();
         let Some(entry) = entries.get(name) else {
@@ -107,8 +143,36 @@ impl Programs {
             "kill" => signal(Signal::SIGKILL),
             "pause" => signal(Signal::SIGSTOP),
             "resume" => signal(Signal::SIGCONT),
-            other => bail!("unknown order {other}: stop, start, kill, pause or resume"),
+            other => bail!("unknown order {other}: stop, start, kill, pause, resume or replace"),
         }
+    }
+
+    /// Starts a proxy beside the living one, and ends that one, with its time to drain, once the new one says that it is ready: what a rolling
+    /// update with surge does. The old one is `NAME-before` until it has ended.
+    pub async fn replace(&self, name: &str) -> Result<()> {
+        let before = format!("{name}-before");
+        let successor = {
+            let mut entries = self.lock();
+            let Some(old) = entries.remove(name) else { bail!("no program {name}") };
+            let successor = old.program.beside();
+            entries.insert(before.clone(), old);
+            successor.with_context(|| format!("{name} is no proxy"))?
+        };
+        let (netns, admin) = (successor.netns.clone(), successor.admin().context("it has an admin server")?);
+        self.start(successor)?;
+        let from = From::Netns(netns.context("it has a namespace")?);
+        let ready = Request::get(&format!("http://{admin}/ready"))?;
+        let end = tokio::time::Instant::now() + READY;
+        while request::perform(&ready, &from, admin).await.first().is_none_or(|o| o.status != Some(200)) {
+            if tokio::time::Instant::now() > end {
+                bail!("the new {name} is not ready within {READY:?}");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        if let Some(old) = self.lock().get(&before) {
+            old.wanted.send(Wanted::Leaving)?;
+        }
+        Ok(())
     }
 
     /// The pid of each that runs, inside the playground.
@@ -131,7 +195,10 @@ async fn keep(
 ) {
     let set = |value: Option<i32>| *pid.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = value;
     loop {
-        let over = orders.wait_for(|w| *w != Wanted::Stopped).await.is_ok_and(|w| *w == Wanted::Gone);
+        let over = orders
+            .wait_for(|w| *w != Wanted::Stopped)
+            .await
+            .is_ok_and(|w| matches!(*w, Wanted::Gone | Wanted::Leaving));
         if over || orders.has_changed().is_err() {
             return;
         }
@@ -158,8 +225,9 @@ async fn keep(
                     // It may have ended a moment ago.
                     let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
                 }
-                if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-                    tracing::warn!(name, "did not end within {GRACE:?}; killed");
+                let grace = if *orders.borrow() == Wanted::Leaving { DRAIN_GRACE } else { GRACE };
+                if tokio::time::timeout(grace, child.wait()).await.is_err() {
+                    tracing::warn!(name, "did not end within {grace:?}; killed");
                     let _ = child.kill().await;
                 }
                 set(None);

@@ -3,8 +3,8 @@
 use super::{
     Options, access,
     addresses::{Node, SUPERVISOR},
+    agents::{self, Sockets},
     cluster::{Cluster, Held},
-    cni::Chain,
     control::Ask,
     dns, fabric,
     gateways::{Gateways, Link},
@@ -12,7 +12,6 @@ use super::{
     link,
     live::Live,
     netns::Netns,
-    plugin,
     programs::{Program, Programs},
     report::{Problem, Report},
     request::{self, Outcome},
@@ -23,14 +22,14 @@ use k8s_openapi::api::core::v1::Pod;
 use nix::sys::signal::{Signal, killpg};
 use notify::{RecursiveMode, Watcher};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs,
     net::{IpAddr, SocketAddr},
     os::{
         fd::OwnedFd,
-        unix::{fs::symlink, net::UnixListener, net::UnixStream},
+        unix::{net::UnixListener, net::UnixStream},
     },
     path::{Path, PathBuf},
     process::Stdio,
@@ -230,39 +229,17 @@ async fn serve(options: Options, link: UnixStream) -> Result<()> {
     }
 }
 
-/// A node's kubelet: its conflist and directories.
+/// A node's kubelet: its runtime and directories.
 fn machine(options: &Options, paths: &Paths, node: &Node, netns: Netns) -> Result<Machine> {
-    let bin = paths.at("cni/bin");
-    let mut links = vec![(plugin::TYPE, options.meshctl.clone())];
-    let mut plugins = vec![json!({
-        "type": plugin::TYPE,
-        "ipam": {"dir": paths.at("ipam").join(&node.name), "v4Prefix": node.pods_v4(), "v6Prefix": node.pods_v6()},
-    })];
-    if options.mesh {
-        links.push(("mesh-cni", sibling(options, "mesh-cni")));
-        plugins.push(json!({"type": "mesh-cni", "socket": cni_socket(paths, node), "timeoutSeconds": 10}));
-    }
-    for (name, target) in links {
-        if !bin.join(name).exists() {
-            symlink(target, bin.join(name))?;
-        }
-    }
-    let conflist =
-        json!({"cniVersion": super::cni::VERSION, "name": format!("playground-{}", node.name), "plugins": plugins});
-    fs::write(paths.at("cni").join(format!("{}.conflist", node.name)), conflist.to_string())?;
     Ok(Machine {
         options: options.clone(),
         node: node.name.clone(),
-        chain: Chain { conflist, path: bin, host: netns },
+        runtime: agents::runtime(options, &paths.state, node, netns)?,
         netns_dir: paths.at("netns"),
         pods_dir: paths.at("pods"),
         logs: paths.logs.clone(),
         dns: IpAddr::V4(SUPERVISOR),
     })
-}
-
-fn cni_socket(paths: &Paths, node: &Node) -> PathBuf {
-    paths.at("run").join(format!("cni-{}.sock", node.name))
 }
 
 fn sibling(options: &Options, name: &str) -> PathBuf {
@@ -278,7 +255,7 @@ fn proxy(
     tokens: &Tokens,
     name: &str,
     netns: &Netns,
-    socket: Option<PathBuf>,
+    sockets: Option<Sockets>,
     address: Option<IpAddr>,
 ) -> Result<Program> {
     let label = name.replace('/', "_");
@@ -312,8 +289,10 @@ fn proxy(
         "--access-log".into(),
         paths.at("access").join(format!("{label}.log")).display().to_string(),
     ];
-    if let Some(socket) = socket {
-        argv.extend(["--cni-socket".into(), socket.display().to_string()]);
+    if let Some(sockets) = sockets {
+        let paths =
+            [("--cni-socket", sockets.cni), ("--holder-socket", sockets.holder), ("--netns-dir", paths.at("netns"))];
+        argv.extend(paths.into_iter().flat_map(|(flag, path)| [flag.to_owned(), path.display().to_string()]));
     }
     if let Some(address) = address {
         argv.extend(["--address".into(), address.to_string()]);
@@ -321,7 +300,7 @@ fn proxy(
     Ok(Program { name: name.to_owned(), argv, netns: Some(netns.path().to_owned()) })
 }
 
-/// Starts the controller, waits for its root certificate, starts the node proxies.
+/// Starts the node agents and the controller, waits until they have done what others need, starts the node proxies.
 async fn start_mesh(
     options: &Options,
     paths: &Paths,
@@ -333,9 +312,20 @@ async fn start_mesh(
         .iter()
         .map(|(node, netns, _)| {
             let name = format!("node/{}", node.name);
-            proxy(options, paths, tokens, &name, netns, Some(cni_socket(paths, node)), Some(node.v4().into()))
+            proxy(
+                options,
+                paths,
+                tokens,
+                &name,
+                netns,
+                Some(Sockets::of(&paths.state, &node.name)),
+                Some(node.v4().into()),
+            )
         })
         .collect::<Result<_>>()?;
+    for (node, _, machine) in machines {
+        programs.start(agents::program(&sibling(options, "mesh-cni"), &paths.state, &node.name, &machine.runtime))?;
+    }
     let argv = [
         sibling(options, "mesh-controller").display().to_string(),
         "--folder".into(),
@@ -363,6 +353,9 @@ async fn start_mesh(
     if waited.await.is_err() {
         let log = tail(&paths.logs.join("controller.log"), 20);
         anyhow::bail!("mesh-controller did not start within {CONTROLLER_START:?}:\n{log}");
+    }
+    for (node, _, machine) in machines {
+        agents::settled(&paths.state, &node.name, &machine.runtime).await?;
     }
     proxies.into_iter().try_for_each(|p| programs.start(p))
 }
@@ -392,6 +385,9 @@ impl Desk {
             Ask::Log { name, lines } => {
                 let path = self.paths.logs.join(format!("{}.log", name.replace('/', "_")));
                 reply(&stream, Ok::<_, String>(tail(&path, lines)))
+            }
+            Ask::Program { name, order } if order == "replace" => {
+                reply(&stream, self.runtime.block_on(self.programs.replace(&name)).map_err(|e| format!("{e:#}")))
             }
             Ask::Program { name, order } => reply(&stream, self.programs.order(&name, &order)),
             Ask::Programs => reply(&stream, Ok::<_, String>(self.programs.running())),
