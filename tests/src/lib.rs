@@ -117,7 +117,8 @@ impl Mesh {
         found.addresses.first().cloned().with_context(|| format!("{pod} has no address"))
     }
 
-    /// Orders `stop`, `start`, `kill` (SIGKILL), `pause` or `resume` a program: `controller`, `node/n1`, `gateway/ns/name`.
+    /// Orders `stop`, `start`, `kill` (SIGKILL), `pause` or `resume` a program: `controller`, `agent/n1`, `node/n1`, `gateway/ns/name`; or `replace`
+    /// a proxy by a new one beside it, which is ready when this returns.
     pub fn program(&self, name: &str, order: &str) -> Result<()> {
         self.client()?.program(name, order)
     }
@@ -148,6 +149,14 @@ impl Mesh {
             Ok(out)
         };
         Ok((read("ca.crt")?, read("ca.key")?))
+    }
+
+    /// Makes a node's proxy, which must not run, forget all pods: what it is on a node to which the mesh has just come.
+    pub fn forget_pods(&self, node: &str) -> Result<()> {
+        let registry = self.playground.runtime().state().join(format!("proxy/node_{node}/pods"));
+        let (code, _, err) = self.pod(ANY_POD).run(&["rm", "-r", &registry.to_string_lossy()])?;
+        ensure!(code == 0, "{}: {err}", registry.display());
+        Ok(())
     }
 
     /// The status that the controller gives an object.

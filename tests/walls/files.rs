@@ -117,7 +117,10 @@ fn kubernetes_types_stay_where_objects_are_read_and_statuses_written() {
         }
         lines_with(s, |l| l.contains("kube::") || l.contains("k8s_openapi::"))
     };
-    none("kube or k8s_openapi outside api, source, inventory, plan, status, leader, authenticate/review, ca/cluster", offences(found));
+    none(
+        "kube or k8s_openapi outside api, source, inventory, plan, status, leader, authenticate/review, ca/cluster",
+        offences(found),
+    );
 }
 
 #[test]

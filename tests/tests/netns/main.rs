@@ -6,6 +6,7 @@ mod churn;
 mod crowd;
 mod encrypted;
 mod faults;
+mod handover;
 mod refused;
 mod stalled;
 

@@ -9,16 +9,16 @@ use std::{fs, time::Duration};
 use time::OffsetDateTime;
 
 /// A certificate that a peer shows, and the word that the log must have for refusing it; none: it is right.
-struct Rogue {
-    name: &'static str,
-    uris: &'static [&'static str],
-    is_ca: bool,
-    expired: bool,
-    foreign_root: bool,
-    refused: Option<&'static str>,
+pub struct Rogue {
+    pub name: &'static str,
+    pub uris: &'static [&'static str],
+    pub is_ca: bool,
+    pub expired: bool,
+    pub foreign_root: bool,
+    pub refused: Option<&'static str>,
 }
 
-const RIGHT: Rogue = Rogue {
+pub const RIGHT: Rogue = Rogue {
     name: "right",
     uris: &["spiffe://cluster.local/ns/shop/sa/client"],
     is_ca: false,
@@ -48,7 +48,7 @@ const ROGUES: &[Rogue] = &[
 ];
 
 /// PEM chain and key of a rogue, signed by the mesh's own root unless it is of a foreign one.
-fn forge(rogue: &Rogue, root: &str, root_key: &str) -> (String, String) {
+pub fn forge(rogue: &Rogue, root: &str, root_key: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.subject_alt_names = rogue.uris.iter().map(|u| SanType::URI((*u).try_into().unwrap())).collect();
@@ -143,6 +143,33 @@ spec: {mode: Permissive}
     assert_eq!(outcome.status, Some(200), "{outcome:?}");
 }
 
+/// Ends the proxy of n2, and its agent, which would keep the ports of the pods.
+pub fn nobody_on_n2(mesh: &Mesh) {
+    for program in ["node/n2", "agent/n2"] {
+        mesh.program(program, "stop").unwrap();
+        eventually(Duration::from_secs(30), || {
+            anyhow::ensure!(!mesh.runs(program)?, "{program} still runs");
+            Ok(())
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn while_its_proxy_is_away_nobody_can_take_a_pods_ports() {
+    let mesh = Mesh::up(PAIR).unwrap();
+    mesh.program("node/n2", "stop").unwrap();
+    eventually(Duration::from_secs(30), || {
+        anyhow::ensure!(!mesh.runs("node/n2")?, "the proxy of n2 still runs");
+        Ok(())
+    })
+    .unwrap();
+    for port in ["15001", "15006", "15008"] {
+        let taken = mesh.pod("shop/far").load(&["silent", "--port", port]).unwrap().end().unwrap_err().to_string();
+        assert!(taken.contains("in use"), "{port}: {taken}");
+    }
+}
+
 #[test]
 fn a_stranger_at_the_tunnel_port_of_a_pod_is_not_believed() {
     let mesh = Mesh::up(PAIR).unwrap();
@@ -156,13 +183,8 @@ fn a_stranger_at_the_tunnel_port_of_a_pod_is_not_believed() {
     fs::write(&cert, chain).unwrap();
     fs::write(&key, private).unwrap();
 
-    // While its node's proxy is away, someone in the pod takes the port.
-    mesh.program("node/n2", "stop").unwrap();
-    eventually(Duration::from_secs(30), || {
-        anyhow::ensure!(!mesh.runs("node/n2")?, "the proxy of n2 still runs");
-        Ok(())
-    })
-    .unwrap();
+    // While its node's proxy and agent are away, someone in the pod takes the port.
+    nobody_on_n2(&mesh);
     let listen = format!("{far}:15008");
     let shown = ["--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()];
     let impostor = mesh.pod("shop/far").load(&[&["impostor", &listen][..], &shown[..]].concat()).unwrap();

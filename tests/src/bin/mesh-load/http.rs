@@ -183,8 +183,14 @@ async fn once(flags: &Flags, connection: &mut Option<Connection>) -> Result<(u16
     if closed {
         *connection = Some(Connection::open(flags).await?);
     }
-    match connection {
-        Some(c) => c.send(request).await,
+    let sent = match connection {
+        Some(c) => c.send(request.clone()).await,
         None => anyhow::bail!("no connection"),
+    };
+    // The server had closed the connection before a byte of the request was written; every client dials again then.
+    let unsent = |e: &anyhow::Error| e.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled);
+    match sent {
+        Err(error) if unsent(&error) => connection.insert(Connection::open(flags).await?).send(request).await,
+        sent => sent,
     }
 }
