@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The listeners of a pod.
-const PORTS: [u16; 3] = [OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT];
+pub const PORTS: [u16; 3] = [OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT];
 
 /// Wait for a pod's first certificate before it may start: less than the CNI plugin waits, so that the answer names the reason.
 const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(8);

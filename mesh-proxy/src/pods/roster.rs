@@ -492,6 +492,10 @@ impl Roster {
         let Some(held) = self.pods.get_mut(pod).and_then(|e| e.sandboxes.get_mut(container)) else { return };
         let again = CancellationToken::new();
         let (netns, mut serving, tell) = (held.netns.clone(), held.serving.take(), self.tell.clone());
+        if serving.is_none() {
+            // Kept from before a restart: nobody would accept there.
+            self.listeners.close(netns.id(), &capture::PORTS);
+        }
         let (pod, container, stop) = (pod.clone(), container.to_owned(), again.clone());
         let task = tokio::spawn(async move {
             let result = match serving {
@@ -518,6 +522,7 @@ impl Roster {
         }
         let held = self.pods.get_mut(pod)?.sandboxes.remove(container)?;
         tracing::info!(%pod, container, "sandbox gone");
+        self.listeners.close(held.netns.id(), &capture::PORTS);
         let serving = held.serving?;
         let workload = serving.local().workload();
         self.shared.pool.forget(&workload.uid);

@@ -5,7 +5,8 @@
 mod world;
 
 use mesh_core::{capture::TABLE, decide::*, mesh::*};
-use mesh_sys::tool;
+use mesh_proxy::pods::Sandbox;
+use mesh_sys::{NetnsId, tool};
 use world::{Node, Pod, done};
 
 const MESHED: Enrolment = Enrolment::Meshed(Mode::Strict);
@@ -87,4 +88,20 @@ async fn del_after_a_capture_that_failed_leaves_nothing_to_try_again() {
     // Longer than the pause before another try.
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     pod.connect(INBOUND_PORT).unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_reboot_no_sandbox_of_before_is_left_and_a_living_one_is_taken_up() {
+    let (living, used_again) = (Pod::new("cart"), Pod::new("again"));
+    let gone = Sandbox { container: "gone".into(), netns: "/run/netns/of-before".into(), ..living.sandbox() };
+    // The path leads to another namespace than it did.
+    let id = NetnsId { inode: 1, ..used_again.netns.id() };
+    let other = Sandbox { netns_id: id, captured: true, ..used_again.sandbox() };
+    let node = Node::with(&[gone, other, living.sandbox()]);
+    assert_eq!(node.remembered(), ["container-cart"]);
+    node.names("cart", MESHED);
+    node.names("again", MESHED);
+    world::eventually(|| living.connect(HBONE_PORT).is_ok()).await;
+    tool::nft_has_table(&living.netns, TABLE).unwrap();
+    tool::nft_has_table(&used_again.netns, TABLE).unwrap_err();
 }

@@ -66,6 +66,11 @@ fn trust_domain() -> TrustDomain {
 
 impl Node {
     pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// A node whose last proxy wrote down these sandboxes.
+    pub fn with(remembered: &[Sandbox]) -> Self {
         let settings = MeshSettings {
             name: "heddle".into(),
             trust_domain: trust_domain(),
@@ -88,6 +93,7 @@ impl Node {
             drain: CancellationToken::new(),
         });
         let registry = Registry::open(state.path().join("pods")).unwrap();
+        remembered.iter().for_each(|sandbox| registry.save(sandbox).unwrap());
         let roster = Roster::restore(registry.clone(), shared, Listeners::alone(), None, Handle::current()).unwrap();
         let (asks, asked) = mpsc::channel(16);
         let stop = CancellationToken::new();
@@ -118,15 +124,7 @@ impl Node {
     }
 
     pub async fn add(&self, pod: &Pod) -> Answer {
-        let sandbox = Sandbox {
-            container: pod.container.clone(),
-            pod: NsName::new("shop", pod.name),
-            uid: format!("uid-{}", pod.name),
-            netns: pod.path.clone(),
-            netns_id: pod.netns.id(),
-            addresses: vec![[10, 1, 0, 2].into()],
-            captured: false,
-        };
+        let sandbox = pod.sandbox();
         self.ask(|reply| Ask::Add { sandbox, netns: pod.netns.clone(), reply }).await
     }
 
@@ -169,6 +167,19 @@ impl Pod {
         Self { name, container: format!("container-{name}"), netns, path, holder }
     }
 
+    /// What the CNI says of it.
+    pub fn sandbox(&self) -> Sandbox {
+        Sandbox {
+            container: self.container.clone(),
+            pod: NsName::new("shop", self.name),
+            uid: format!("uid-{}", self.name),
+            netns: self.path.clone(),
+            netns_id: self.netns.id(),
+            addresses: vec![[10, 1, 0, 2].into()],
+            captured: false,
+        }
+    }
+
     /// Connects from inside. Loopback is not captured, so this shows who listens.
     pub fn connect(&self, port: u16) -> io::Result<TcpStream> {
         self.netns.run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port))).unwrap()
@@ -191,4 +202,15 @@ impl Drop for Pod {
 pub fn is_open(mut stream: &TcpStream) -> bool {
     stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     matches!(stream.read(&mut [0]), Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+}
+
+/// Looks again and again, for as long as a busy machine may need.
+pub async fn eventually(is: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if is() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 10 s");
 }
