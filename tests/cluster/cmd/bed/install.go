@@ -20,6 +20,9 @@ import (
 // namespace is where deploy/ puts Heddle.
 const namespace = "heddle-system"
 
+// mesh is the name of the XMesh that deploy/ runs.
+const mesh = "heddle"
+
 // workloads of deploy/ with the image that each runs.
 var workloads = []struct{ name, image string }{
 	{"deployment/mesh-controller", "mesh-controller"},
@@ -127,6 +130,13 @@ func install(b *bed.Bed, root string) (bool, error) {
 		left := max(time.Until(deadline), time.Second).Round(time.Second)
 		if err := run(b, "-n", namespace, "rollout", "status", workload.name, "--timeout="+left.String()); err != nil {
 			return false, errors.Join(fmt.Errorf("%s is not ready: %w", workload.name, err), unready(b))
+		}
+	}
+	// The controller makes its XMesh and says of it when every proxy has taken the settings.
+	for _, wait := range []string{"--for=create", "--for=condition=Programmed"} {
+		left := max(time.Until(deadline), time.Second).Round(time.Second)
+		if err := run(b, "wait", "xmesh/"+mesh, wait, "--timeout="+left.String()); err != nil {
+			return false, errors.Join(fmt.Errorf("XMesh %s is not programmed: %w", mesh, err), unready(b))
 		}
 	}
 	return true, nil
