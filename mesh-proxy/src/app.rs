@@ -4,7 +4,7 @@ use crate::{
     control::{Cache, ConfigClient, ConfigView, Link, SvidClient},
     gateway,
     local::Local,
-    pods::{Adopt, Listeners, Registry, Roster, serve_cni},
+    pods::{Adopt, Listeners, Phases, Registry, Roster, serve_cni},
     settings::{AccessLogTo, Role, Settings},
     shared::Shared,
     telemetry::{
@@ -24,7 +24,7 @@ use mesh_run::{Admin, Condition, Drain, LogLevel, Readiness, log, signals};
 use mesh_sys::{Netns, limit};
 use mesh_tls::{SvidStore, Svids, Trust};
 use prometheus_client::registry::Registry as Metrics;
-use std::{fs, net::IpAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, net::IpAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle, Runtime},
@@ -104,12 +104,13 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
         host_addresses: listeners.host_addresses(),
         drain: drain.token(),
     });
+    let (phases, shown) = watch::channel(Phases::default());
     let admin = Admin {
         readiness: readiness.clone(),
         drain: drain.clone(),
         metrics: Arc::new(metrics),
         log: level,
-        config: Arc::new(debug_config(config.view(), svids.clone(), pool.clone())),
+        config: Arc::new(debug_config(config.view(), svids.clone(), pool.clone(), shown)),
     };
     tokio::spawn(admin.serve(admin_on, std::future::pending()));
     tokio::spawn(config.run(move || svids.hurry()));
@@ -124,7 +125,7 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
                 _ => None,
             };
             let settled = readiness.condition("pods", "pods of the last run are not served yet");
-            node(settings, cni_socket, (listeners, adopt), &shared, &data, settled).await?
+            node(settings, cni_socket, (listeners, adopt, phases), &shared, &data, settled).await?
         }
         (Role::Gateway { address }, ProxyName::Gateway(id)) => {
             let listening = readiness.condition("gateway", "no certificate for the gateway yet");
@@ -154,7 +155,7 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
 async fn node(
     settings: &Settings,
     socket: &Path,
-    (listeners, adopt): (Arc<Listeners>, Option<Adopt>),
+    (listeners, adopt, phases): (Arc<Listeners>, Option<Adopt>, watch::Sender<Phases>),
     shared: &Arc<Shared>,
     data: &Handle,
     settled: Condition,
@@ -165,7 +166,7 @@ async fn node(
         .await
         .with_context(|| format!("--cni-socket {}", socket.display()))?;
     tokio::spawn(calls);
-    let roster = Roster::restore(registry, shared.clone(), listeners, adopt, data.clone())?;
+    let roster = Roster::restore(registry, shared.clone(), listeners, adopt, data.clone())?.shown_in(phases);
     Ok(tokio::spawn(roster.serve(asked, settled, shared.drain.clone())))
 }
 
@@ -224,8 +225,15 @@ fn access_log(to: &AccessLogTo) -> anyhow::Result<AccessLogSink> {
 }
 
 /// What `/debug/config` shows; keys never.
-fn debug_config(view: ConfigView, svids: Arc<Svids>, pool: Pool) -> impl Fn() -> String + Send + Sync {
+fn debug_config(
+    view: ConfigView,
+    svids: Arc<Svids>,
+    pool: Pool,
+    phases: watch::Receiver<Phases>,
+) -> impl Fn() -> String + Send + Sync {
     move || {
+        let pods: BTreeMap<_, _> =
+            phases.borrow().iter().map(|(pod, phase)| (pod.clone(), format!("{phase:?}"))).collect();
         let identities: Vec<_> = svids
             .held()
             .into_iter()
@@ -234,7 +242,7 @@ fn debug_config(view: ConfigView, svids: Arc<Svids>, pool: Pool) -> impl Fn() ->
                 serde_json::json!({ "identity": identity.to_string(), "notAfter": end })
             })
             .collect();
-        let shown = serde_json::json!({ "config": view.to_json(), "identities": identities, "peerConnections": pool.connections() });
+        let shown = serde_json::json!({ "config": view.to_json(), "pods": pods, "identities": identities, "peerConnections": pool.connections() });
         format!("{shown:#}\n")
     }
 }

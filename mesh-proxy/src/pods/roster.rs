@@ -17,10 +17,15 @@ use mesh_core::{
 };
 use mesh_run::Condition;
 use mesh_sys::{Netns, tool};
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
@@ -110,7 +115,11 @@ pub struct Roster {
     tell: mpsc::UnboundedSender<Told>,
     told: mpsc::UnboundedReceiver<Told>,
     room: Arc<Semaphore>,
+    shown: Option<watch::Sender<Phases>>,
 }
+
+/// How far each pod of the node is, by its name; for who looks at the proxy.
+pub type Phases = BTreeMap<String, Phase>;
 
 /// A pod.
 #[derive(Default)]
@@ -156,9 +165,26 @@ impl Roster {
     ) -> Result<Self, RegistryFault> {
         let (tell, told) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(AT_ONCE));
-        let mut roster = Self { registry, listeners, adopt, shared, data, pods: HashMap::new(), tell, told, room };
+        let mut roster =
+            Self { registry, listeners, adopt, shared, data, pods: HashMap::new(), tell, told, room, shown: None };
         roster.registry.load()?.into_iter().try_for_each(|sandbox| roster.take_up(sandbox))?;
         Ok(roster)
+    }
+
+    /// Shows from now on how far each pod is.
+    pub fn shown_in(self, shown: watch::Sender<Phases>) -> Self {
+        Self { shown: Some(shown), ..self }
+    }
+
+    fn show(&self) {
+        let Some(shown) = &self.shown else { return };
+        let phases: Phases =
+            self.pods.iter().filter_map(|(pod, entry)| Some((pod.to_string(), entry.state.phase()?))).collect();
+        shown.send_if_modified(|now| {
+            let news = *now != phases;
+            *now = phases;
+            news
+        });
     }
 
     /// Serves the CNI and follows the config until `stop`, then lets every pod's connections drain. `settled` is met once the config
@@ -177,6 +203,7 @@ impl Roster {
                 Ok(()) = changes.changed() => self.config(),
                 () = stop.cancelled() => break,
             }
+            self.show();
             if !ready && self.is_settled() {
                 ready = true;
                 self.listeners.serving(true);

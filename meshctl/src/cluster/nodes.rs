@@ -30,15 +30,43 @@ pub(super) async fn proxies(access: &Access) -> Result<Vec<NodeProxy>> {
     Ok(all)
 }
 
-/// Pods that a proxy captures at this moment.
-pub(super) async fn captured(access: &Access, proxy: &NodeProxy) -> Result<Vec<String>> {
-    let text = access.ask_pod(NAMESPACE, &proxy.pod, ADMIN, "/debug/config").await?;
-    let shown: Value = serde_json::from_str(&text).with_context(|| format!("/debug/config of {}", proxy.pod))?;
-    Ok(captured_in(&shown))
+/// How a proxy holds the pods of its node at this moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Captured, or on the way there, or stuck half way.
+    pub captured: Vec<String>,
+    /// Let go, but for what was open and has not ended.
+    pub leaving: Vec<String>,
 }
 
-fn captured_in(shown: &Value) -> Vec<String> {
-    let pods = shown["pods"].as_array().into_iter().flatten();
-    let captured = pods.filter(|p| p["state"] == "captured" || p["state"] == "draining");
-    captured.filter_map(|p| p["name"].as_str().map(str::to_owned)).collect()
+pub(super) async fn held(access: &Access, proxy: &NodeProxy) -> Result<Held> {
+    let text = access.ask_pod(NAMESPACE, &proxy.pod, ADMIN, "/debug/config").await?;
+    let shown: Value = serde_json::from_str(&text).with_context(|| format!("/debug/config of {}", proxy.pod))?;
+    held_in(&shown).with_context(|| format!("/debug/config of {} does not tell of pods", proxy.pod))
+}
+
+fn held_in(shown: &Value) -> Option<Held> {
+    let mut held = Held::default();
+    for (pod, phase) in shown["pods"].as_object()? {
+        match phase.as_str()? {
+            "Plain" | "Waiting" => {}
+            "Releasing" => held.leaving.push(pod.clone()),
+            _ => held.captured.push(pod.clone()),
+        }
+    }
+    Some(held)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_whose_phase_is_not_known_to_be_harmless_counts_as_captured() {
+        let shown = json!({"pods": {"a/plain": "Plain", "a/on": "Captured", "a/off": "Releasing", "a/odd": "Broken", "a/new": "Waiting"}});
+        let held = held_in(&shown).unwrap();
+        assert_eq!((held.captured, held.leaving), (vec!["a/odd".to_owned(), "a/on".into()], vec!["a/off".to_owned()]));
+        assert_eq!(held_in(&json!({})), None);
+    }
 }

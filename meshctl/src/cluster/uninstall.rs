@@ -24,6 +24,9 @@ pub struct Removal {
     /// Go on although pods are still captured or a node could not be cleaned; such pods lose their network until they are replaced
     #[arg(long)]
     pub force: bool,
+    /// Time for connections that were open when the mesh was turned off; then they are cut
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub drain: u64,
     /// How long each step may take
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     pub timeout: u64,
@@ -44,7 +47,7 @@ pub async fn uninstall(access: &Access, removal: &Removal) -> Result<()> {
         turn_off(access).await?;
         step(accepted(access, within).await)?;
         println!("waiting until the proxies have released all pods");
-        step(released(access, within).await)?;
+        step(released(access, within, Duration::from_secs(removal.drain)).await)?;
     }
     if access.get("DaemonSet", NAMESPACE, "mesh-agent").await?.is_some() {
         println!("removing the CNI plugin from the nodes");
@@ -91,29 +94,48 @@ async fn turn_off(access: &Access) -> Result<()> {
     Ok(())
 }
 
-/// Waits until no proxy captures any pod. A proxy that does not answer may still capture some.
-async fn released(access: &Access, within: Duration) -> Result<()> {
-    let (deadline, mut told) = (Instant::now() + within, String::new());
+/// Waits until no proxy captures any pod, and a while for what was open before. A proxy that does not answer may still capture some.
+async fn released(access: &Access, within: Duration, drain: Duration) -> Result<()> {
+    let (deadline, mut free, mut told) = (Instant::now() + within, None, String::new());
     loop {
-        let mut left = Vec::new();
+        let (mut captured, mut leaving) = (Vec::new(), Vec::new());
         for proxy in nodes::proxies(access).await? {
-            match nodes::captured(access, &proxy).await {
-                Ok(pods) => left.extend(pods.into_iter().map(|pod| format!("{pod} on {}", proxy.node))),
-                Err(error) => left.push(format!("node {}: {error:#}", proxy.node)),
+            match nodes::held(access, &proxy).await {
+                Ok(held) => {
+                    captured.extend(held.captured);
+                    leaving.extend(held.leaving);
+                }
+                Err(error) => captured.push(format!("those of node {}: {error:#}", proxy.node)),
             }
         }
-        if left.is_empty() {
+        if captured.is_empty() && leaving.is_empty() {
             return Ok(());
         }
-        let text = format!("  still captured: {}", left.join(", "));
+        let text = format!("  captured: {}; with connections of before: {}", list(&captured), list(&leaving));
         if text != told {
             println!("{text}");
             told = text;
         }
-        if Instant::now() >= deadline {
-            bail!("after {within:?} pods are{told}", told = told.trim_start_matches("  still"));
+        if captured.is_empty() {
+            let since = *free.get_or_insert_with(Instant::now);
+            if since.elapsed() >= drain {
+                println!("  connections that were open before are cut now; nothing new is captured");
+                return Ok(());
+            }
+        } else if Instant::now() >= deadline {
+            bail!("after {within:?} pods are still captured: {}", captured.join(", "));
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The first of many names.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    match names {
+        [] => "none".into(),
+        few if few.len() <= SHOWN => few.join(", "),
+        many => format!("{} and {} more", many[..SHOWN].join(", "), many.len() - SHOWN),
     }
 }
 
