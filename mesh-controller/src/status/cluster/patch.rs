@@ -3,6 +3,10 @@
 use crate::{plan::CONTROLLER_NAME, status::merge};
 use serde_json::{Value, json};
 
+/// Entries that the CRDs allow.
+const PARENTS: usize = 32;
+const ANCESTORS: usize = 16;
+
 /// What to apply.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Patch {
@@ -30,7 +34,7 @@ pub(super) fn patch(wanted: Option<Value>, shown: &Value, last: Option<&Value>, 
 }
 
 fn atomic(list: &str, wanted: Option<Value>, shown: &Value, now: &str) -> Option<Patch> {
-    let name = if list == "parents" { "parentRef" } else { "ancestorRef" };
+    let (name, most) = if list == "parents" { ("parentRef", PARENTS) } else { ("ancestorRef", ANCESTORS) };
     let mut ours = match wanted {
         Some(mut wanted) => match wanted[list].take() {
             Value::Array(entries) => entries,
@@ -49,7 +53,9 @@ fn atomic(list: &str, wanted: Option<Value>, shown: &Value, now: &str) -> Option
             new.push(ours);
         }
     }
-    for mut entry in ours {
+    // "If this slice is full, implementations MUST NOT add further entries" (PolicyStatus); a list that is too long would be refused whole.
+    let room = most.saturating_sub(new.len());
+    for mut entry in ours.into_iter().take(room) {
         merge::conditions(&mut entry, &Value::Null, &Value::Null, now);
         new.push(entry);
     }

@@ -85,3 +85,11 @@ fn what_we_no_longer_state_is_applied_away_once() {
     assert_eq!(second.status["listeners"][0]["conditions"][0]["lastTransitionTime"], "t1");
     assert_eq!(patch(Some(one), &first.status, Some(&second.status), "t3"), None, "what remains is not ours to remove");
 }
+
+#[test]
+fn a_list_that_others_have_filled_is_left_alone() {
+    let others: Vec<Value> = (0..16).map(|i| json!({"ancestorRef": {"name": format!("gw{i}")}, "controllerName": "example.com/other"})).collect();
+    let wanted = json!({"ancestors": [{"ancestorRef": {"name": "heddle"}, "controllerName": CONTROLLER_NAME, "conditions": []}]});
+    assert_eq!(patch(Some(wanted.clone()), &json!({"ancestors": others}), None, "t1"), None);
+    assert!(patch(Some(wanted), &json!({"ancestors": others[1..]}), None, "t1").is_some());
+}
