@@ -39,6 +39,9 @@ const ABSENT: Duration = Duration::from_secs(4);
 /// How long a kind that was there must be missing until its objects are believed gone.
 const ABSENT_BELIEVED: Duration = Duration::from_secs(10);
 
+/// How soon Secrets that are withheld from us are asked for again: that is a choice, and each try a line in the server's audit log.
+const WITHHELD: Duration = Duration::from_secs(60);
+
 /// A watch that lasted so long was a good one: pauses begin anew.
 const GOOD: Duration = Duration::from_secs(5);
 
@@ -200,6 +203,7 @@ impl Follow {
         }
         let wait = match fault {
             Fault::Busy(wait) => wait.max(self.pause),
+            Fault::Forbidden(_) if self.kind == Kind::Secret => WITHHELD,
             _ => self.pause,
         };
         let reason = format!("cannot be read from the API server: {fault}");

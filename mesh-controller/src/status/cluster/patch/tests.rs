@@ -88,7 +88,9 @@ fn what_we_no_longer_state_is_applied_away_once() {
 
 #[test]
 fn a_list_that_others_have_filled_is_left_alone() {
-    let others: Vec<Value> = (0..16).map(|i| json!({"ancestorRef": {"name": format!("gw{i}")}, "controllerName": "example.com/other"})).collect();
+    let others: Vec<Value> = (0..16)
+        .map(|i| json!({"ancestorRef": {"name": format!("gw{i}")}, "controllerName": "example.com/other"}))
+        .collect();
     let wanted = json!({"ancestors": [{"ancestorRef": {"name": "heddle"}, "controllerName": CONTROLLER_NAME, "conditions": []}]});
     assert_eq!(patch(Some(wanted.clone()), &json!({"ancestors": others}), None, "t1"), None);
     assert!(patch(Some(wanted), &json!({"ancestors": others[1..]}), None, "t1").is_some());
