@@ -168,7 +168,7 @@ func (c *Cluster) load(namespace, node string, servers Servers, word string) *Lo
 	name := fmt.Sprintf("load-%x", time.Now().UnixNano()&0xffffff)
 	at := func(port string) string { return net.JoinHostPort(address, port) }
 	args, err := json.Marshal([]string{"drive", "-web", at(PortWeb), "-h2", at(PortH2), "-grpc", at(PortGRPC), "-tcp", at(PortTCP),
-		"-host", servers.Name + "." + servers.Namespace, "-rate", fmt.Sprint(Rate), "-marker", word})
+		"-host", servers.Name + "." + servers.Namespace, "-rate", fmt.Sprint(Rate), "-streams", fmt.Sprint(Streams), "-marker", word})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -321,6 +321,61 @@ func (l *Load) Runs(length time.Duration) { time.Sleep(length) }
 func (l *Load) NothingFailed(during string) Report {
 	l.c.t.Helper()
 	return l.AtMostFailed(during, 0)
+}
+
+// Streams is how many long byte streams a driver keeps open.
+const Streams = 4
+
+// OnlyWhatWasHeldFailed is NothingFailed for the sudden end of a process: what it held at that moment dies with
+// it, and nothing that began later may. A byte stream may notice late, so streams are counted: one failure each.
+func (l *Load) OnlyWhatWasHeldFailed(during string, moment time.Time) Report {
+	l.c.t.Helper()
+	report := l.Report()
+	held, late := 0, 0
+	for name, kind := range report.Kinds {
+		if name == "tcp" {
+			held += min(kind.Failed, Streams)
+			late += max(kind.Failed-Streams, 0)
+			continue
+		}
+		began := 0
+		for _, failure := range kind.Failures {
+			if failure.At.Before(moment) {
+				began++
+			}
+		}
+		held += began
+		late += kind.Failed - began
+	}
+	verdict := "ok"
+	if late > 0 {
+		verdict = "FAILED"
+		l.c.t.Errorf("%d that began after %s failed during %s:\n%s", late, moment.UTC().Format("15:04:05.000"), during, report)
+	} else {
+		l.c.t.Logf("during %s:\n%s", during, report)
+	}
+	l.c.t.Logf("VERDICT load | %s | sent %d | failed %d (were held: %d, began later: %d) | longest silence %s | over %s | %s", during, report.Sent(),
+		report.Failed(), held, late, report.Silence(), report.Now.Sub(report.Began).Round(100*time.Millisecond), verdict)
+	return report
+}
+
+// NoRequestFailed is NothingFailed for the orderly end of a proxy: requests move to the next one, but a byte
+// stream that outlives the time to drain cannot, and ends. So each stream may end once for every proxy on its way.
+func (l *Load) NoRequestFailed(during string, proxies int) Report {
+	l.c.t.Helper()
+	report := l.Report()
+	streams := report.Kinds["tcp"].Failed
+	requests := report.Failed() - streams
+	verdict := "ok"
+	if requests > 0 || streams > proxies*Streams {
+		verdict = "FAILED"
+		l.c.t.Errorf("%d requests and %d streams failed during %s:\n%s", requests, streams, during, report)
+	} else {
+		l.c.t.Logf("during %s:\n%s", during, report)
+	}
+	l.c.t.Logf("VERDICT load | %s | sent %d | failed %d (streams that outlived the drain: %d) | longest silence %s | over %s | %s", during, report.Sent(),
+		requests, streams, report.Silence(), report.Now.Sub(report.Began).Round(100*time.Millisecond), verdict)
+	return report
 }
 
 // AtMostFailed is NothingFailed for what cannot be without loss; the story must say why.

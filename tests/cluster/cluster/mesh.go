@@ -105,14 +105,15 @@ func (c *Cluster) StartAPIServer() {
 }
 
 // KillProxy sends SIGKILL to the node's proxy, as the kernel does that runs out of memory, and returns when
-// another process has its place.
-func (n Node) KillProxy() {
+// another process has its place. The moment is the one just after the signal.
+func (n Node) KillProxy() (moment time.Time) {
 	n.c.t.Helper()
 	before := n.processes("mesh-proxy", "mesh-proxy")
 	if len(before) == 0 {
 		n.c.t.Fatalf("no mesh-proxy of the DaemonSet runs on %s", n.Name)
 	}
 	n.Run(append([]string{"kill", "-KILL"}, before...)...)
+	moment = time.Now()
 	n.c.Eventually("another proxy runs on "+n.Name, func() error {
 		now := n.processes("mesh-proxy", "mesh-proxy")
 		if len(now) == 0 || now[0] == before[0] {
@@ -121,6 +122,7 @@ func (n Node) KillProxy() {
 		return nil
 	})
 	n.c.RolledOut(System, "daemonset/mesh-proxy")
+	return moment
 }
 
 // processes are the ids, on the node, of a program in the pods of the DaemonSet of that name; a pod's

@@ -43,20 +43,16 @@ func TestTheAPIServerIsNotMissedByWhatRuns(t *testing.T) {
 	scene.NothingFailed("the API server is back and servers are scaled")
 }
 
-// What a process holds dies with it: four byte streams, and the requests of that moment (at 60 a second of each
-// kind and a few milliseconds each, seldom more than one). Nothing that comes afterwards may fail.
-const diesWithAProxy = 4 + 4
-
 func TestAKilledProxyCostsNoMoreThanWhatItHeld(t *testing.T) {
 	c := cluster.Use(t)
 	scene := c.Scene("kill", 2)
-	c.Node("node1").KillProxy()
-	scene.Load.Runs(3 * time.Second)
-	scene.AtMostFailed("SIGKILL of the proxy on the client's node", diesWithAProxy)
-	scene.Load.Reset()
-	c.Node("node2").KillProxy()
-	scene.Load.Runs(3 * time.Second)
-	scene.AtMostFailed("SIGKILL of the proxy on a server's node", diesWithAProxy)
+	for node, whose := range map[string]string{"node1": "the client's node", "node2": "a server's node"} {
+		scene.Load.Reset()
+		moment := c.Node(node).KillProxy()
+		scene.Load.Runs(3 * time.Second)
+		scene.Load.OnlyWhatWasHeldFailed("SIGKILL of the proxy on "+whose, moment)
+		scene.Watch.NoPlaintext("SIGKILL of the proxy on " + whose)
+	}
 }
 
 func TestARollingUpdateOfTheProxiesFailsNoRequest(t *testing.T) {
@@ -64,7 +60,8 @@ func TestARollingUpdateOfTheProxiesFailsNoRequest(t *testing.T) {
 	scene := c.Scene("roll", 2)
 	c.Rollout(cluster.System, "daemonset/mesh-proxy")
 	scene.Load.Runs(3 * time.Second)
-	scene.NothingFailed("rolling update of the proxies")
+	scene.Load.NoRequestFailed("rolling update of the proxies", len(c.Nodes()))
+	scene.Watch.NoPlaintext("rolling update of the proxies")
 }
 
 func TestARollingUpdateOfTheAgentsFailsNoRequest(t *testing.T) {
