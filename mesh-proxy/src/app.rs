@@ -89,6 +89,7 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
         config.telling(move |roots| svids.trust(roots))
     };
     let pool = Pool::new(trust.clone(), snapshot.clone());
+    pool.counting(telemetry.clone());
     let listeners = match &settings.role {
         Role::Node { holder_socket: Some(path), .. } => {
             let path = path.clone();

@@ -62,6 +62,13 @@ enum Top {
         #[command(flatten)]
         removal: cluster::Removal,
     },
+    /// Shows and replaces the root that vouches for every identity of a cluster's mesh.
+    Ca {
+        #[command(flatten)]
+        target: cluster::Target,
+        #[command(subcommand)]
+        what: cluster::Ca,
+    },
     /// Says what is wrong with a cluster or an installation and what to do; sends traffic in a namespace of its own.
     Check {
         #[command(flatten)]
@@ -182,6 +189,7 @@ fn run(command: Top) -> Result<u8> {
         Top::Uninstall { target, removal } => {
             on_a_thread(async { cluster::uninstall(&Access::to(&target).await?, &removal).await })
         }
+        Top::Ca { target, what } => on_a_thread(async { cluster::ca(&Access::to(&target).await?, &what).await }),
         Top::Check { target, when, no_traffic } => {
             on_a_thread(async { cluster::check(&Access::to(&target).await?, when, !no_traffic).await })
         }

@@ -40,9 +40,9 @@ pub struct Ledger {
     pub revision: u64,
     /// When roots or the active signer changed last.
     pub since: u64,
-    /// Longest lifetime that the active signer may have given to a certificate.
+    /// Lifetime that the active signer gives to certificates; those that it gave more are in `drained`.
     pub longest: u64,
-    /// When the last certificate of a signer that is active no more has ended.
+    /// When the last certificate of a signer that is active no more, or of a longer lifetime than the present, has ended.
     pub drained: u64,
 }
 
@@ -144,12 +144,16 @@ impl Seen {
         } else if self.trusted != wanted.roots && now >= ledger.drained {
             return Some((Step::Retire, Ledger { revision, since: now, longest, ..ledger }));
         }
-        (longest > ledger.longest).then_some((Step::Note, Ledger { longest, ..ledger }))
+        let drained = match lifetime < ledger.longest {
+            true => ledger.drained.max(now + ledger.longest + LAG.as_secs()),
+            false => ledger.drained,
+        };
+        (lifetime != ledger.longest).then_some((Step::Note, Ledger { longest: lifetime, drained, ..ledger }))
     }
 
     /// When an introduction ends though not everybody has confirmed it.
     pub fn patience(&self, longest: u64) -> u64 {
-        self.ledger.since + longest + LAG.as_secs()
+        self.ledger.drained.max(self.ledger.since + longest + LAG.as_secs())
     }
 }
 

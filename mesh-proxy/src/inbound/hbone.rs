@@ -98,7 +98,7 @@ async fn terminate(
         HandshakeSide::Server,
         match &outcome {
             Ok(_) => HandshakeResult::Ok,
-            Err(fault) => HandshakeResult::Failed(fault.fault.label()),
+            Err(fault) => HandshakeResult::Failed(fault.rule()),
         },
     );
     outcome

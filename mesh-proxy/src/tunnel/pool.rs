@@ -5,7 +5,10 @@ use super::{
     connection::{self, Connection},
     limits::{CONNECTIONS, WAITERS},
 };
-use crate::local::Local;
+use crate::{
+    local::Local,
+    telemetry::{HandshakeResult, HandshakeSide, Telemetry},
+};
 use mesh_core::{balance::Target, fault::Fault, identity::Identity, name::Text, snapshot::Snapshot};
 use mesh_tls::Trust;
 use parking_lot::Mutex;
@@ -13,7 +16,7 @@ use std::{
     collections::{HashMap, hash_map::RandomState},
     hash::BuildHasher,
     net::IpAddr,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 use tokio::{
     sync::watch,
@@ -30,6 +33,7 @@ const SHARDS: usize = 16;
 struct Inner {
     trust: Arc<Trust>,
     snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
+    telemetry: OnceLock<Telemetry>,
     shards: [Mutex<HashMap<Key, Peer>>; SHARDS],
     hasher: RandomState,
 }
@@ -64,7 +68,12 @@ impl Pool {
     /// An empty pool. `snapshot` tells the bounds, and which workloads are gone.
     pub fn new(trust: Arc<Trust>, snapshot: watch::Receiver<Option<Arc<Snapshot>>>) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self(Arc::new(Inner { trust, snapshot, shards, hasher: RandomState::new() }))
+        Self(Arc::new(Inner { trust, snapshot, telemetry: OnceLock::new(), shards, hasher: RandomState::new() }))
+    }
+
+    /// Counts handshakes there from now on; the first call counts.
+    pub fn counting(&self, telemetry: Telemetry) {
+        let _ = self.0.telemetry.set(telemetry);
     }
 
     /// A stream slot on a connection from `local` to `target`'s workload, whose certificate must be `peer`'s; dials if there is none.
@@ -201,6 +210,10 @@ impl Inner {
         tell: watch::Sender<Option<Result<(), DialFault>>>,
     ) {
         let dialled = connection::dial(&local, key.address, &key.peer, &self.trust, deadline).await;
+        if let Some(telemetry) = self.telemetry.get() {
+            let result = dialled.as_ref().map_or_else(|f| HandshakeResult::Failed(f.rule()), |_| HandshakeResult::Ok);
+            telemetry.handshake(HandshakeSide::Client, result);
+        }
         // The connection must not keep the workload's namespace alive.
         drop(local);
         let mut driver = None;

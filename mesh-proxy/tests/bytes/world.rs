@@ -35,7 +35,7 @@ pub struct World {
     pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     pub shared: Arc<Shared>,
     pub local: Arc<Local>,
-    _authority: tempfile::TempDir,
+    _authority: Option<tempfile::TempDir>,
 }
 
 struct Issuer(Authority);
@@ -69,6 +69,14 @@ pub fn pod(name: &str, address: IpAddr) -> Arc<Workload> {
 
 impl World {
     pub async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let issuer = Issuer(Authority::load_or_create(dir.path()).unwrap());
+        let world = Self::of(Arc::new(issuer)).await;
+        Self { _authority: Some(dir), ..world }
+    }
+
+    /// A proxy of its own whose certificates come from this source.
+    pub async fn of(source: Arc<dyn SvidSource>) -> Self {
         let settings = MeshSettings {
             name: "heddle".into(),
             trust_domain: TrustDomain::new("cluster.local").unwrap(),
@@ -79,9 +87,7 @@ impl World {
             limits: Limits { handshake: HANDSHAKE, ..Limits::default() },
         };
         let (snapshots, snapshot) = watch::channel(Some(Arc::new(Snapshot::empty(Arc::new(settings)))));
-        let dir = tempfile::tempdir().unwrap();
-        let issuer = Issuer(Authority::load_or_create(dir.path()).unwrap());
-        let svids = Arc::new(Svids::new(Arc::new(issuer), None, tokio::runtime::Handle::current()));
+        let svids = Arc::new(Svids::new(source, None, tokio::runtime::Handle::current()));
         let trust = Arc::new(Trust::new(svids));
         let shared = Arc::new(Shared {
             pool: Pool::new(trust.clone(), snapshot.clone()),
@@ -92,7 +98,7 @@ impl World {
             drain: CancellationToken::new(),
         });
         let local = Local::new(pod("client", "127.0.0.1".parse().unwrap()), None, 1000);
-        let world = Self { snapshots, shared, local, _authority: dir };
+        let world = Self { snapshots, shared, local, _authority: None };
         world.certify("client").await;
         world
     }

@@ -1,6 +1,7 @@
 //! Heddle on a Kubernetes cluster: install, upgrade, uninstall, check. It must not know how the mesh works inside; it reads and writes objects as any administrator could.
 
 mod access;
+mod ca;
 mod check;
 mod finding;
 mod install;
@@ -10,6 +11,7 @@ mod rollout;
 mod trial;
 mod uninstall;
 
+pub use ca::{Ca, ca};
 pub use check::{When, check};
 pub use install::{Choice, install, upgrade};
 pub use manifests::Mode;

@@ -1,7 +1,7 @@
 //! SVIDs over time: renewed before they end, kept while renewal fails, restored after a restart; connections live through it.
 
 use crate::forge::{Signing, id};
-use mesh_tls::{Svid, SvidStore, Svids, Trust, verified_peer};
+use mesh_tls::{Svid, SvidSource, SvidStore, Svids, Trust, verified_peer};
 use rustls::pki_types::ServerName;
 use std::{
     net::Ipv4Addr,
@@ -133,4 +133,62 @@ async fn a_source_that_answers_with_another_identity_is_not_believed() {
     svids.ensure(&id(CART));
     assert!(timeout(Duration::from_millis(300), svids.obtained(&id(CART))).await.is_err());
     assert_eq!(signing.signed.load(Ordering::SeqCst), 0);
+}
+
+/// An authority that can be replaced by another, whose roots have a number.
+struct Replaced(std::sync::Mutex<(Arc<Signing>, u64)>);
+
+impl SvidSource for Replaced {
+    fn fetch<'a>(&'a self, identity: &'a mesh_core::identity::Identity) -> mesh_tls::Fetching<'a> {
+        Box::pin(async move {
+            let (signing, revision) = self.0.lock().unwrap().clone();
+            Ok(signing.fetch(identity).await?.at_revision(revision))
+        })
+    }
+}
+
+#[tokio::test]
+async fn newer_roots_reach_all_svids_at_once_and_what_they_do_not_vouch_for_is_not_taken_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let signing = |name: &str| Signing::new(&dir.path().join(name), Duration::from_secs(600));
+    let (old, new) = (signing("old"), signing("new"));
+    let roots = |revision, of: &[&Arc<Signing>]| {
+        let certificates = of.iter().flat_map(|s| s.authority.roots()).map(|der| Arc::from(&*der)).collect();
+        Arc::new(mesh_core::mesh::Roots { revision, certificates })
+    };
+    let source = Arc::new(Replaced(std::sync::Mutex::new((old.clone(), 1))));
+    let store = SvidStore::open(dir.path().join("svids")).unwrap();
+    let svids = Svids::new(source.clone(), Some(store.clone()), Handle::current());
+    let (cart, front) = (obtained(&svids, CART).await, obtained(&svids, FRONT).await);
+    svids.trust(&roots(2, &[&old, &new]));
+    for (before, identity) in [(&cart, CART), (&front, FRONT)] {
+        let now = svids.current(&id(identity)).unwrap();
+        assert_eq!((now.roots().len(), now.chain()), (2, before.chain()), "the same certificate, other roots");
+        assert!(now.generation() > before.generation(), "what is pooled with one is not used with the other");
+    }
+    eventually("the store has them too", || matches!(store.load(&id(CART)), Ok(Some(s)) if s.roots().len() == 2)).await;
+    let generation = svids.current(&id(CART)).unwrap().generation();
+    svids.trust(&roots(2, &[&new]));
+    svids.trust(&roots(1, &[&old]));
+    assert_eq!(svids.current(&id(CART)).unwrap().generation(), generation, "only newer ones count");
+
+    // Told before any certificate of the new root is there: what is held serves on, and is renewed now and not in minutes.
+    let asked = old.asked.load(Ordering::SeqCst);
+    svids.trust(&roots(3, &[&new]));
+    assert_eq!(svids.current(&id(CART)).unwrap().generation(), generation);
+    eventually("renewal was tried", || old.asked.load(Ordering::SeqCst) >= asked + 3).await;
+    assert_eq!(
+        svids.current(&id(CART)).unwrap().generation(),
+        generation,
+        "one more of the old root would be no better"
+    );
+    *source.0.lock().unwrap() = (new.clone(), 3);
+    eventually("the new root has signed", || svids.current(&id(CART)).unwrap().revision() == 3).await;
+    assert_eq!(svids.current(&id(CART)).unwrap().roots(), new.authority.roots());
+
+    // Likewise the other way round: a certificate that comes with newer roots tells all others of them.
+    *source.0.lock().unwrap() = (new.clone(), 4);
+    let other = obtained(&svids, "spiffe://cluster.local/ns/shop/sa/other").await;
+    assert_eq!(other.revision(), 4);
+    eventually("the others know", || svids.current(&id(CART)).unwrap().revision() == 4).await;
 }

@@ -81,19 +81,21 @@ impl Contents {
 
     /// What signs now, and what is trusted: the active one, or, before anybody made one active, the wanted one.
     pub(super) fn current(self) -> Result<(Authority, Roots), BadMaterial> {
-        let revision = self.seen.ledger.revision;
-        let (authority, mut roots) = match (self.active, self.wanted) {
-            (Some(Ok(active)), _) => (active, self.trusted),
-            (_, Ok(wanted)) => {
-                let mut roots = self.trusted;
-                roots.extend(wanted.roots().iter().map(|der| Arc::from(&**der)));
-                (wanted, roots)
-            }
-            (Some(Err(_)) | None, Err(bad)) => return Err(bad),
-        };
-        let mut met = BTreeSet::new();
-        roots.retain(|der| met.insert(sha256(der)));
-        Ok((authority, Roots { revision, certificates: roots }))
+        let roots = Roots { revision: self.seen.ledger.revision, certificates: self.roots() };
+        match (self.active, self.wanted) {
+            (Some(Ok(active)), _) => Ok((active, roots)),
+            (_, Ok(wanted)) => Ok((wanted, roots)),
+            (Some(Err(_)) | None, Err(bad)) => Err(bad),
+        }
+    }
+
+    /// The roots that vouch for what signs now, DER; none if nothing can.
+    pub(super) fn roots(&self) -> Vec<Arc<[u8]>> {
+        match (&self.active, &self.wanted) {
+            (Some(Ok(_)), _) => self.trusted.clone(),
+            (_, Ok(_)) => self.trusted_after(Step::Adopt),
+            _ => Vec::new(),
+        }
     }
 
     /// The roots after a step, DER.

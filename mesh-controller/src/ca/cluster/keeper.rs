@@ -83,7 +83,8 @@ pub struct Keeper {
     replica: String,
     pub(super) around: Arc<dyn Surroundings>,
     metrics: Metrics,
-    secret: Option<Secret>,
+    /// What it last said, and that parsed: to parse is to sign and verify, which is nothing to do every second.
+    secret: Option<(Secret, Arc<Contents>)>,
     /// Whether the ConfigMap was heard of at all.
     heard: bool,
     said: String,
@@ -135,8 +136,11 @@ impl Keeper {
                 },
                 _ = look.tick() => {}
             }
-            if let Err(error) = self.turn().await {
-                self.say(format!("{}: the rotation of the root waits: {error}", self.named()));
+            match self.turn().await {
+                Ok(()) => {}
+                // What the step was thought of for is not what stands there any more: the watch says in a moment what does.
+                Err(kube::Error::Api(status)) if status.code == 409 => tracing::debug!("{status}; looking again"),
+                Err(error) => self.say(format!("{}: the rotation of the root waits: {error}", self.named())),
             }
         }
     }
@@ -174,12 +178,13 @@ impl Keeper {
             true => self.said.clear(),
             false => self.say(problems.join("; ")),
         }
-        self.secret = Some(secret);
+        let contents = Arc::new(Contents::read(&secret));
+        self.secret = Some((secret, contents));
     }
 
     /// The Secret is gone. A controller that started now would make another root, which nobody trusts: so what was there is put back.
     pub(super) async fn restore(&mut self) {
-        let Some(secret) = self.secret.as_ref().filter(|_| self.around.leads()) else { return };
+        let Some((secret, _)) = self.secret.as_ref().filter(|_| self.around.leads()) else { return };
         let mut again = made(secret.data.clone().unwrap_or_default());
         again.metadata.annotations = secret.metadata.annotations.clone();
         again.metadata.labels = secret.metadata.labels.clone();
@@ -201,7 +206,7 @@ impl Keeper {
             self.lead().await?;
         }
         // Nothing to report while nothing happens.
-        let Some(seen) = self.secret.as_ref().map(|secret| Contents::read(secret).seen) else { return Ok(()) };
+        let Some(seen) = self.secret.as_ref().map(|(_, contents)| contents.seen.clone()) else { return Ok(()) };
         let stage = seen.stage();
         self.metrics.stage.set(match stage {
             None | Some(Stage::Steady) => 0,
@@ -219,8 +224,9 @@ impl Keeper {
 
     /// Takes the next step, if there is one now.
     async fn step(&mut self) -> Result<bool, kube::Error> {
-        let (Some(secret), Some(lifetime)) = (&self.secret, self.around.lifetime()) else { return Ok(false) };
-        let contents = Contents::read(secret);
+        let (Some((secret, contents)), Some(lifetime)) = (&self.secret, self.around.lifetime()) else {
+            return Ok(false);
+        };
         if contents.requested && contents.seen.stage() == Some(Stage::Steady) {
             return self.answer(contents.foreign).await;
         }
@@ -234,7 +240,7 @@ impl Keeper {
         if step == Step::Switch && !lacking.is_empty() {
             tracing::warn!(proxies = ?lacking, "not all proxies have confirmed the new roots, but what they hold has ended");
         }
-        let changed = contents::after(secret, &contents, step, &ledger);
+        let changed = contents::after(secret, contents, step, &ledger);
         self.write(changed, json!({})).await?;
         tracing::info!(?step, revision = ledger.revision, "the root's rotation has gone on");
         Ok(true)
@@ -270,7 +276,7 @@ impl Keeper {
         data: BTreeMap<String, ByteString>,
         annotations: serde_json::Value,
     ) -> Result<(), kube::Error> {
-        let version = self.secret.as_ref().and_then(|s| s.metadata.resource_version.clone());
+        let version = self.secret.as_ref().and_then(|(secret, _)| secret.metadata.resource_version.clone());
         let metadata = json!({ "resourceVersion": version, "annotations": annotations });
         let patch = Patch::Merge(json!({ "metadata": metadata, "data": data }));
         let written = self.secrets.patch(SECRET, &PatchParams::default(), &patch).await?;
@@ -280,8 +286,7 @@ impl Keeper {
 
     /// Roots and progress, for those who read them.
     async fn lead(&mut self) -> Result<(), kube::Error> {
-        let Some(secret) = &self.secret else { return Ok(()) };
-        let contents = Contents::read(secret);
+        let Some((_, contents)) = &self.secret else { return Ok(()) };
         let named = self.named();
         let problem = contents.wanted.as_ref().err().map(|bad| format!("{named}: {bad}"));
         let (seen, ledger): (_, Ledger) = (contents.seen.clone(), contents.seen.ledger);
@@ -309,8 +314,11 @@ impl Keeper {
             confirmed: 0,
         };
         let progress = progress.of_missing(&lacking, confirmed.len());
-        let Ok((_, roots)) = contents.current() else { return Ok(()) };
-        self.bundle.lead(&contents::bundle(&roots.certificates), &progress).await
+        let roots = contents.roots();
+        if roots.is_empty() {
+            return Ok(());
+        }
+        self.bundle.lead(&contents::bundle(&roots), &progress).await
     }
 
     fn named(&self) -> String {

@@ -255,11 +255,22 @@ fn a_longer_lifetime_is_noted_before_it_matters() {
     let (step, ledger) = world.secret.next(around(3600)).unwrap();
     assert_eq!((step, ledger.longest), (Step::Note, 3600));
     world.secret.ledger = ledger;
-    assert_eq!(world.secret.next(around(LIFETIME)), None, "what was signed with it may still live");
+    let (step, ledger) = world.secret.next(around(LIFETIME)).unwrap();
+    let ended = 2000 + 3600 + LAG.as_secs();
+    assert_eq!(
+        (step, ledger.longest, ledger.drained),
+        (Step::Note, LIFETIME, ended),
+        "what was signed with it still lives"
+    );
+    world.secret.ledger = ledger;
+    assert_eq!(world.secret.next(around(LIFETIME)), None);
+    let without = Around { confirmed: false, ..around(LIFETIME) };
     world.secret.wanted = Some(signer(2));
     world.secret.trusted.insert(print(2));
+    assert_eq!(world.secret.next(Around { now: ended - 1, ..without }), None, "whoever is away may hold one of those");
+    assert_eq!(world.secret.next(Around { now: ended, ..without }).unwrap().0, Step::Switch);
     let (step, ledger) = world.secret.next(around(LIFETIME)).unwrap();
-    assert_eq!((step, ledger.drained, ledger.longest), (Step::Switch, 2000 + 3600 + LAG.as_secs(), LIFETIME));
+    assert_eq!((step, ledger.drained, ledger.longest), (Step::Switch, ended, LIFETIME));
 }
 
 #[test]
