@@ -49,11 +49,14 @@ struct Known {
     pod_uid: String,
 }
 
+/// By a token's hash: until when what counts.
+type Memory = HashMap<[u8; 32], (Instant, Result<ProxyName, Unauthenticated>)>;
+
 /// Reviews tokens by the API server, and remembers the answers for moments. Of a token only its hash is kept.
 pub struct TokenReviews {
     reviews: Api<TokenReview>,
     accounts: Accounts,
-    memory: Mutex<HashMap<[u8; 32], (Instant, Result<ProxyName, Unauthenticated>)>>,
+    memory: Mutex<Memory>,
     permits: Semaphore,
 }
 
