@@ -80,6 +80,14 @@ async fn serve(settings: Settings, log: LogLevel) -> Result<()> {
         .serve_with_incoming_shutdown(incoming, drain.token().cancelled_owned());
 
     let (source, stop_source) = tokio::task::spawn_blocking(open).await.context("opening the source")??;
+    let pace = publisher.clone().pace({
+        let grants = grants.clone();
+        move |shown| grants.apply(shown)
+    });
+    tasks.spawn(async move {
+        pace.await;
+        "pacing pods in and out of the mesh"
+    });
     let cycle = Cycle::new(
         Planner::excluding(&settings.mesh_name, &excluded),
         publisher.clone(),

@@ -52,6 +52,7 @@ fn pod(name: &str, address: SocketAddr) -> Arc<Workload> {
         identity: Identity::new(trust_domain(), "bench", name).expect("valid names"),
         enrolment: Enrolment::Meshed(Mode::Strict),
         owner: name.into(),
+        probes: vec![],
     })
 }
 
@@ -125,7 +126,7 @@ async fn proxy(state: &std::path::Path) -> (Arc<Shared>, Arc<Local>) {
     let settings = MeshSettings {
         name: "heddle".into(),
         trust_domain: trust_domain(),
-        mode: Mode::Strict,
+        mode: Some(Mode::Strict),
         svid_lifetime: Duration::from_secs(3600),
         tracing: None,
         access_log: AccessLog::All,
@@ -179,7 +180,7 @@ async fn client(shared: &Arc<Shared>, local: &Arc<Local>, service: &str) -> Clie
     let service = snapshot.service(&NsName::new("bench", service)).expect("the service").clone();
     let frontend = HttpFrontend { service, port: 80, protocol: AppProtocol::Http, routes: None };
     let (peer, original) = ("10.0.0.1:1".parse().expect("an address"), "10.96.0.1:80".parse().expect("an address"));
-    tokio::spawn(serve_frontend(far, frontend, local.clone(), shared.clone(), peer, original));
+    tokio::spawn(serve_frontend(far, frontend, local.clone(), shared.clone(), (peer, original), CancellationToken::new()));
     over(near).await
 }
 

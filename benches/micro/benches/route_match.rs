@@ -124,7 +124,7 @@ fn table(shape: Shape, rules: usize, hosts: usize) -> (Arc<RouteTable>, Vec<Requ
     let settings = MeshSettings {
         name: "heddle".into(),
         trust_domain: TrustDomain::new("cluster.local").expect("a valid trust domain"),
-        mode: Mode::Strict,
+        mode: Some(Mode::Strict),
         svid_lifetime: Duration::from_secs(3600),
         tracing: None,
         access_log: AccessLog::All,

@@ -60,6 +60,7 @@ fn workload(n: u32, i: u32) -> Resource {
         identity: Identity::new(trust_domain(), "bench", "pod").expect("valid names"),
         enrolment: Enrolment::Meshed(Mode::Strict),
         owner: "bench".into(),
+        probes: vec![],
     }))
 }
 
@@ -116,7 +117,7 @@ fn bench(c: &mut Criterion) {
     let settings = Arc::new(MeshSettings {
         name: "heddle".into(),
         trust_domain: trust_domain(),
-        mode: Mode::Strict,
+        mode: Some(Mode::Strict),
         svid_lifetime: Duration::from_secs(3600),
         tracing: None,
         access_log: AccessLog::All,

@@ -8,6 +8,9 @@ pub const PROXY_MARK: u32 = 0x539;
 /// Connection mark of the proxy's own connections in the pod, and packet mark of the application's answers to them.
 pub const REPLY_MARK: u32 = 0x53a;
 
+/// Packet mark of a connection that nobody in the pod listens for.
+pub const UNSERVED_MARK: u32 = 0x53b;
+
 /// Routing table that delivers the application's answers to the proxy although the proxy spoke with a peer's address.
 pub const REPLY_TABLE: u32 = 1337;
 
@@ -20,7 +23,36 @@ pub const TABLE: &str = "heddle";
 /// The ruleset that captures a pod: replaces our table in one transaction, so that applying it twice is the same as once and no
 /// packet meets half of it.
 pub fn ruleset() -> String {
-    let redirect = format!(
+    // To be redirected is to be accepted by our listener. Who asks whether anybody listens (a kubelet's tcpSocket probe does nothing else)
+    // must hear the pod's own answer.
+    let unserved = format!(
+        "
+    chain unserved {{
+        type filter hook prerouting priority -150; policy accept;
+        iifname \"lo\" accept
+        meta mark {PROXY_MARK:#x} accept
+        meta l4proto != tcp accept
+        socket transparent 0 accept comment \"somebody listens\"
+        socket transparent 1 accept
+        {FIRST} meta mark set {UNSERVED_MARK:#x}
+    }}
+"
+    );
+    table(&(redirects() + &unserved))
+}
+
+/// The same for a kernel without the `socket` expression (module nft_socket): whoever connects to a port that nobody listens on is
+/// accepted, then reset.
+pub fn ruleset_without_sockets() -> String {
+    table(&redirects())
+}
+
+/// The first packet of a connection. The first one that the rules see of a connection from before the capture is another: such a
+/// connection goes on as it was.
+const FIRST: &str = "tcp flags & (fin|syn|rst|ack) == syn";
+
+fn redirects() -> String {
+    format!(
         "
     chain capture_outbound {{
         type nat hook output priority -100; policy accept;
@@ -28,7 +60,7 @@ pub fn ruleset() -> String {
         oifname \"lo\" accept comment \"the pod talks to itself\"
         ip daddr 127.0.0.0/8 accept
         ip6 daddr ::1 accept
-        meta l4proto tcp redirect to :{OUTBOUND_PORT}
+        {FIRST} redirect to :{OUTBOUND_PORT}
     }}
 
     chain capture_inbound {{
@@ -36,11 +68,19 @@ pub fn ruleset() -> String {
         meta mark {PROXY_MARK:#x} accept
         iifname \"lo\" accept
         tcp dport {HBONE_PORT} accept comment \"mTLS is served in the open\"
-        meta l4proto tcp redirect to :{INBOUND_PORT}
+        {FIRST} redirect to :{INBOUND_PORT}
+    }}
+
+    chain refuse_inbound {{
+        type filter hook input priority 0; policy accept;
+        iifname \"lo\" accept
+        meta mark {PROXY_MARK:#x} accept
+        meta mark {UNSERVED_MARK:#x} meta l4proto tcp reject with tcp reset
+        tcp dport {HBONE_PORT} accept
+        {FIRST} ct status & dnat != dnat reject with tcp reset comment \"made to look older than the capture\"
     }}
 "
-    );
-    table(&redirect)
+    )
 }
 
 /// The ruleset of a pod that is being released: nothing new is captured, but what the proxy still carries goes on (its address
@@ -123,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_ruleset_replaces_the_table_in_its_own_transaction() {
-        for text in [ruleset(), draining(), release()] {
+        for text in [ruleset(), ruleset_without_sockets(), draining(), release()] {
             assert!(text.starts_with("table inet heddle\ndelete table inet heddle\n"), "{text}");
         }
     }

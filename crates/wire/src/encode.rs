@@ -33,8 +33,9 @@ fn settings(s: &MeshSettings) -> proto::MeshSettings {
         name: text(&s.name),
         trust_domain: s.trust_domain.as_str().into(),
         mode: match s.mode {
-            Mode::Strict => proto::Mode::Strict,
-            Mode::Permissive => proto::Mode::Permissive,
+            Some(Mode::Strict) => proto::Mode::Strict,
+            Some(Mode::Permissive) => proto::Mode::Permissive,
+            None => proto::Mode::Off,
         }
         .into(),
         svid_lifetime_ns: nanos(s.svid_lifetime),
@@ -69,12 +70,29 @@ fn workload(w: &Workload) -> proto::Workload {
         identity: w.identity.to_string(),
         enrolment: match w.enrolment {
             Enrolment::None => proto::Enrolment::None,
+            Enrolment::Joining => proto::Enrolment::Joining,
+            Enrolment::Leaving => proto::Enrolment::Leaving,
             Enrolment::Meshed(Mode::Strict) => proto::Enrolment::Strict,
             Enrolment::Meshed(Mode::Permissive) => proto::Enrolment::Permissive,
         }
         .into(),
         owner: text(&w.owner),
+        probes: w.probes.iter().map(probe).collect(),
     }
+}
+
+fn probe(p: &Probe) -> proto::Probe {
+    use proto::probe::Ask as Out;
+    let ask = match &p.ask {
+        Ask::Http(h) => Out::Http(proto::HttpProbe {
+            tls: h.tls,
+            target: h.target.as_str().into(),
+            headers: h.headers.iter().map(header).collect(),
+        }),
+        Ask::Tcp => Out::Tcp(proto::TcpProbe {}),
+        Ask::Grpc { service } => Out::Grpc(proto::GrpcProbe { service: text(service) }),
+    };
+    proto::Probe { port: p.port.into(), ask: Some(ask) }
 }
 
 fn service(s: &Service) -> proto::Service {
@@ -326,15 +344,15 @@ fn filter(f: &Filter) -> proto::Filter {
 }
 
 fn header_edit(e: &HeaderEdit) -> proto::HeaderEdit {
-    let header = |(name, value): &(http::HeaderName, http::HeaderValue)| proto::Header {
-        name: name.as_str().into(),
-        value: value.as_bytes().to_vec(),
-    };
     proto::HeaderEdit {
         set: e.set.iter().map(header).collect(),
         add: e.add.iter().map(header).collect(),
         remove: e.remove.iter().map(|name| name.as_str().to_owned()).collect(),
     }
+}
+
+fn header((name, value): &(http::HeaderName, http::HeaderValue)) -> proto::Header {
+    proto::Header { name: name.as_str().into(), value: value.as_bytes().to_vec() }
 }
 
 fn path_edit(e: &PathEdit) -> proto::PathEdit {

@@ -80,8 +80,7 @@ impl Cycle {
             !resources.upserts.iter().any(|n| n.id() == id) && !resources.removes.contains(&id)
         });
         resources.upserts.append(&mut before.upserts);
-        self.grants.apply(&resources);
-        self.publisher.publish(&resources);
+        self.publisher.publish_granted(&resources, |shown| self.grants.apply(shown));
         metrics.plan.observe((planned - began).as_secs_f64());
         metrics.push.observe(planned.elapsed().as_secs_f64());
         metrics.batches.inc();

@@ -167,6 +167,7 @@ mod tests {
             identity: id(&format!("shop/{account}")),
             enrolment,
             owner: name.into(),
+            probes: vec![],
         }))
     }
 
@@ -174,7 +175,7 @@ mod tests {
         Resource::Settings(Arc::new(MeshSettings {
             name: "heddle".into(),
             trust_domain: TrustDomain::new("cluster.local").unwrap(),
-            mode: Mode::Strict,
+            mode: Some(Mode::Strict),
             svid_lifetime: Duration::from_secs(60),
             tracing: None,
             access_log: AccessLog::All,

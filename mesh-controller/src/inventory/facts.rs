@@ -1,10 +1,10 @@
 //! Facts: what the mesh needs of Pods, Services, EndpointSlices and Secrets, read from their JSON. It must not relate one object to another.
 
-use super::at::At;
+use super::{at::At, probes};
 use crate::api::{Meta, schema::Flaw};
 use k8s_openapi::ByteString;
 use mesh_core::{
-    mesh::{AppProtocol, Certificate, Endpoint, EndpointHealth, PrivateKey},
+    mesh::{AppProtocol, Certificate, Endpoint, EndpointHealth, PrivateKey, Probe},
     name::{NsName, Text},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -26,6 +26,8 @@ pub struct Pod {
     pub ended: bool,
     /// Its controller: a Deployment for the pods of its ReplicaSets; the pod itself if it has none.
     pub owner: Text,
+    /// What its kubelet asks of it over the network.
+    pub probes: Vec<Probe>,
 }
 
 /// A Service.
@@ -109,6 +111,7 @@ impl Pod {
             host_network: spec.field("hostNetwork").flag()?.unwrap_or(false),
             ended: matches!(phase, "Succeeded" | "Failed"),
             owner: owner(&root, meta)?,
+            probes: probes::of(&object["spec"]),
         })
     }
 }

@@ -4,6 +4,7 @@ mod at;
 pub mod facts;
 mod key;
 mod observed;
+mod probes;
 mod store;
 
 pub use key::{GATEWAY_GROUP, GATEWAY_X_GROUP, HEDDLE_GROUP, Key, Kind};

@@ -18,13 +18,15 @@ pub(super) fn workload(view: &View<'_>, id: &NsName) -> Option<Workload> {
     let identity = Identity::new(settings.trust_domain.clone(), &id.namespace, &pod.spec.service_account).ok()?;
     let wanted = !view.is_excluded(&id.namespace) && view.namespace_label(&id.namespace, MESH_LABEL) == Some("enabled");
     let refused = pod.meta.labels.get(MESH_LABEL).is_some_and(|v| v == "disabled");
+    let mode = settings.mode.filter(|_| wanted && !refused);
     Some(Workload {
         id: id.clone(),
         uid: pod.meta.uid.as_str().into(),
         node: pod.spec.node.clone(),
         addresses: pod.spec.addresses.clone(),
         identity,
-        enrolment: if wanted && !refused { Enrolment::Meshed(settings.mode) } else { Enrolment::None },
+        enrolment: mode.map_or(Enrolment::None, Enrolment::Meshed),
         owner: pod.spec.owner.clone(),
+        probes: if mode.is_some() { pod.spec.probes.clone() } else { vec![] },
     })
 }

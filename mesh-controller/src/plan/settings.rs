@@ -31,7 +31,7 @@ pub(super) fn defaults(mesh: &str) -> MeshSettings {
     MeshSettings {
         name: mesh.into(),
         trust_domain: TrustDomain::new("cluster.local").expect("lower case letters and a dot"),
-        mode: Mode::Strict,
+        mode: Some(Mode::Strict),
         svid_lifetime: SVID_LIFETIME,
         tracing: None,
         access_log: AccessLog::All,
@@ -105,8 +105,9 @@ fn read(spec: &MeshParametersSpec, settings: &mut MeshSettings) -> Result<(), St
             .ok_or_else(|| format!("spec.svidLifetime: {lifetime:?} is not between 2s and 24h"))?;
     }
     settings.mode = match spec.mode {
-        Some(MeshParametersMode::Permissive) => Mode::Permissive,
-        Some(MeshParametersMode::Strict) | None => Mode::Strict,
+        Some(MeshParametersMode::Off) => None,
+        Some(MeshParametersMode::Permissive) => Some(Mode::Permissive),
+        Some(MeshParametersMode::Strict) | None => Some(Mode::Strict),
     };
     settings.access_log = match spec.access_log {
         Some(MeshParametersAccessLog::Off) => AccessLog::Off,

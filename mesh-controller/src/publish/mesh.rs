@@ -1,7 +1,7 @@
 //! The mesh as it is published: every resource once, encoded once for all sessions, and who points to whom. It must not know proxies.
 
 use mesh_core::{
-    mesh::{Attachment, Scope},
+    mesh::{Attachment, Scope, Workload},
     name::{GatewayId, NsName, ServiceId, Text},
     node::{NodeDelta, Resource, ResourceId},
 };
@@ -18,6 +18,31 @@ pub struct Entry {
     pub resource: Resource,
     /// Its bytes.
     pub encoded: Encoded,
+    /// What others than the node of a workload get in its place; none: the same.
+    abroad: Option<Arc<Entry>>,
+}
+
+impl Entry {
+    /// A resource with its bytes.
+    pub fn new(resource: &Resource) -> Self {
+        let abroad = match resource {
+            Resource::Workload(w) if !w.probes.is_empty() => {
+                let plain = Workload { probes: vec![], ..Workload::clone(w) };
+                Some(Arc::new(Self::new(&Resource::Workload(Arc::new(plain)))))
+            }
+            _ => None,
+        };
+        Self { resource: resource.clone(), encoded: Encoded::new(resource), abroad }
+    }
+
+    /// The entry as the proxy of `node` gets it, or one that is no node's: what a kubelet asks of a pod is for the pod's own node.
+    pub fn seen_from(self: &Arc<Self>, node: Option<&str>) -> Arc<Self> {
+        let home = match &self.resource {
+            Resource::Workload(w) => Some(&*w.node) == node,
+            _ => true,
+        };
+        self.abroad.as_ref().filter(|_| !home).unwrap_or(self).clone()
+    }
 }
 
 /// One resource before and after a change.
@@ -53,11 +78,10 @@ impl Mesh {
             if old.as_ref().is_some_and(|old| old.resource.same(resource)) {
                 continue;
             }
-            let encoded = Encoded::new(resource);
-            if old.as_ref().is_some_and(|old| old.encoded.version == encoded.version) {
+            let new = Arc::new(Entry::new(resource));
+            if old.as_ref().is_some_and(|old| old.encoded.version == new.encoded.version) {
                 continue;
             }
-            let new = Arc::new(Entry { resource: resource.clone(), encoded });
             self.entries.insert(id.clone(), new.clone());
             changes.push(Changed { id, old, new: Some(new) });
         }

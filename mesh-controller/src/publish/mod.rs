@@ -6,6 +6,7 @@ mod metrics;
 mod publisher;
 mod session;
 mod slice;
+mod stage;
 
 pub use config::ConfigService;
 pub use mesh::{Changed, Entry, Mesh};

@@ -5,6 +5,7 @@ use super::{
     metrics::Metrics,
     session::{Answered, Refusal, Session, UnknownNonce},
     slice::Slice,
+    stage::Stages,
 };
 use mesh_core::{
     mesh::Roots,
@@ -16,17 +17,22 @@ use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Notify, watch};
 
 /// Connected sessions of one proxy name: the replicas of a Gateway, and an old connection that nobody has missed yet.
 const SESSIONS_PER_PROXY: usize = 64;
 
+/// How often a step that waits for proxies is looked at.
+const PACE: Duration = Duration::from_millis(100);
+
 /// What every proxy is told, and how far each is.
 #[derive(Debug)]
 pub struct Publisher {
     state: Mutex<State>,
+    stages: Mutex<Stages>,
+    paced: Notify,
     /// Whether the first plan is here. Before it nobody is told anything: an empty mesh would make proxies drop all they know.
     ready: watch::Sender<bool>,
     metrics: Metrics,
@@ -75,13 +81,57 @@ pub struct Taken {
 impl Publisher {
     /// A publisher with nothing to say yet.
     pub fn new(metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), ready: watch::Sender::new(false), metrics })
+        Arc::new(Self {
+            state: Mutex::default(),
+            stages: Mutex::default(),
+            paced: Notify::new(),
+            ready: watch::Sender::new(false),
+            metrics,
+        })
     }
 
-    /// Brings every connected proxy towards the mesh after `delta`. Never waits: each gets it in its own time.
+    /// Brings every connected proxy towards the mesh after `delta`; pods that run come and go in stages. Never waits: each gets it in its
+    /// own time.
     pub fn publish(&self, delta: &NodeDelta) {
-        self.apply(delta);
+        self.publish_granted(delta, |_| ());
+    }
+
+    /// As [`Self::publish`]; `granted` gets what is published, before anybody else hears of it.
+    pub fn publish_granted(&self, delta: &NodeDelta, granted: impl FnOnce(&NodeDelta)) {
+        // Held until it is published, so that an older stage never comes after a newer one.
+        let mut stages = self.stages.lock();
+        let shown = stages.take(delta, Instant::now());
+        granted(&shown);
+        self.apply(&shown);
+        drop(stages);
+        self.paced.notify_one();
         self.ready.send_replace(true);
+    }
+
+    /// Makes the steps of pods that come and go, for ever. Cancelling it leaves them where they are.
+    pub async fn pace(self: Arc<Self>, granted: impl Fn(&NodeDelta)) {
+        loop {
+            let next = self.stages.lock().next();
+            match next {
+                None => self.paced.notified().await,
+                Some(until) => {
+                    // What is due but waits for a proxy is looked at again a little later.
+                    let until = tokio::time::Instant::from_std(until.max(Instant::now() + PACE));
+                    tokio::select! {
+                        () = tokio::time::sleep_until(until) => {}
+                        // There may be an earlier step now.
+                        () = self.paced.notified() => continue,
+                    }
+                    let current = self.proxies().values().all(|p| p.current);
+                    let mut stages = self.stages.lock();
+                    let shown = stages.step(Instant::now(), current);
+                    if !shown.is_empty() {
+                        granted(&shown);
+                        self.apply(&shown);
+                    }
+                }
+            }
+        }
     }
 
     /// Tells every proxy of new roots. They are no part of the plan, so before the first plan they wait with everything else.

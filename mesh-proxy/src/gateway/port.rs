@@ -240,6 +240,7 @@ impl Port {
             peer,
             destination,
             stop: self.stop.clone(),
+            drain: self.stop.clone(),
         })
     }
 }

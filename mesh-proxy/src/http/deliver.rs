@@ -31,6 +31,7 @@ use mesh_tls::VerifiedPeer;
 use opentelemetry::trace::SpanKind;
 use smallvec::SmallVec;
 use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Delivers a native request of a verified peer; the request bears an [`Arrival`]. Dropping it resets the stream.
 pub async fn deliver(
@@ -45,13 +46,15 @@ pub async fn deliver(
     let mut guard = shared.telemetry.request(Direction::Inbound, settings.access_log, started);
     let grpc = head::is_grpc(request.headers());
     let (parts, stream) = request.into_parts();
-    let mut upload = None;
+    let (mut upload, mut _turn) = (None, None);
     let arrival = parts.extensions.get::<Arrival>().copied();
     let answered = {
         let read = read(parts, arrival, &peer, &local, &shared, &mut guard);
         match read {
             Err(fault) => Err(fault),
-            Ok((permit, protocol, outgoing)) => {
+            // Kept for as long as the request lives.
+            Ok((permit, turn, protocol, outgoing)) => {
+                _turn = Some(turn);
                 let body = if stream.is_end_stream() {
                     Body::Empty
                 } else {
@@ -104,7 +107,7 @@ fn read(
     local: &Local,
     shared: &Shared,
     guard: &mut RequestGuard,
-) -> Result<(Permit, Protocol, Outgoing), DialFault> {
+) -> Result<(Permit, OwnedSemaphorePermit, Protocol, Outgoing), DialFault> {
     let record = &mut guard.record;
     let workload = local.workload();
     record.source.identity = Some(peer.identity().clone());
@@ -133,6 +136,8 @@ fn read(
         .ok_or_else(|| bad("heddle-destination is not an address with a port"))?;
     record.destination.address = Some(destination);
     let permit = admit(&workload, arrival.local, peer.identity(), destination)?;
+    // A request holds what a connection holds, and peers may have many on each.
+    let turn = local.connection()?;
 
     let parent = parts.headers.get(TRACEPARENT).and_then(|v| trace::parse(v.as_bytes()));
     let (here, span) = shared.telemetry.spans().begin(SpanKind::Server, parent);
@@ -143,7 +148,7 @@ fn read(
     guard.span = span;
     head::strip_hop_by_hop(&mut parts.headers);
     let outgoing = Outgoing { method: parts.method, authority, path, headers: parts.headers, version: Version::HTTP_2 };
-    Ok((permit, protocol, outgoing))
+    Ok((permit, turn, protocol, outgoing))
 }
 
 /// Sends the response back, as fast as the peer takes it.

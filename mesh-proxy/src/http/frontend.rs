@@ -32,8 +32,10 @@ pub struct Frontend {
     pub peer: SocketAddr,
     /// The address that it dialled.
     pub destination: SocketAddr,
-    /// Cancelled when the listener goes away: requests that live get `limits.drain`.
+    /// Cancelled when the client is to come again: the workload or the listener leaves, or the proxy.
     pub stop: CancellationToken,
+    /// Cancelled when there is an end to it: requests that live get `limits.drain`.
+    pub drain: CancellationToken,
 }
 
 /// Where requests come in.
@@ -111,6 +113,19 @@ impl Frontend {
             // Clients of a Gateway negotiated with the Gateway, not with the application; only gRPC implies HTTP/2.
             (_, Door::Listener { .. }) if is_grpc(&outgoing.headers) => Protocol::Http2,
             _ => Protocol::Http1,
+        }
+    }
+
+    /// Whether the client is to come again on another connection.
+    pub fn is_ending(&self) -> bool {
+        self.stop.is_cancelled() || self.drain.is_cancelled()
+    }
+
+    /// Waits until it is so.
+    pub async fn ending(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.drain.cancelled() => {}
         }
     }
 

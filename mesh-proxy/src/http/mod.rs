@@ -28,21 +28,23 @@ use crate::{local::Local, shared::Shared};
 use mesh_core::decide::HttpFrontend;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
-/// Serves a captured connection whose traffic is HTTP. `original`: the address that the client dialled. Cancelling it ends its requests.
+/// Serves a captured connection whose traffic is HTTP. `original`: the address that the client dialled. `stop`: the workload leaves.
+/// Cancelling it ends its requests.
 pub async fn serve_frontend<T>(
     io: T,
     frontend: HttpFrontend,
     local: Arc<Local>,
     shared: Arc<Shared>,
-    peer: SocketAddr,
-    original: SocketAddr,
+    (peer, original): (SocketAddr, SocketAddr),
+    stop: CancellationToken,
 ) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Some(settings) = shared.settings() else { return };
     let door = Door::Service { service: frontend.service, port: frontend.port };
-    let stop = shared.drain.clone();
-    let front = Arc::new(Frontend { door, local, shared, peer, destination: original, stop });
+    let drain = shared.drain.clone();
+    let front = Arc::new(Frontend { door, local, shared, peer, destination: original, stop, drain });
     serve(io, front, &settings.limits).await;
 }

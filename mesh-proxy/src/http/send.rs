@@ -8,16 +8,10 @@ use super::{
     plain::fault_of_native,
     pump::{PumpError, pump},
 };
-use crate::tunnel::{DialFault, Slot};
+use crate::tunnel::{DialFault, Slot, Way};
 use http::{Request, Response};
 use http_body::Body as _;
-use mesh_core::{
-    balance::Target,
-    decide::{Transport, transport},
-    fault::Fault,
-    identity::Identity,
-    mesh::Limits,
-};
+use mesh_core::{balance::Target, decide::transport, fault::Fault, identity::Identity, mesh::Limits};
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -39,16 +33,15 @@ pub async fn send(
     outgoing: Outgoing,
     body: Body,
 ) -> Result<Sent, DialFault> {
-    match transport(target.workload.as_deref()) {
-        Transport::Mesh { peer } => {
-            let slot = front.shared.pool.open(&front.local, target, &peer).await?;
+    match front.shared.pool.reach(&front.local, target, transport(target.workload.as_deref())).await? {
+        Way::Mesh(slot, peer) => {
             let response = native(slot, outgoing.native(target.address, protocol), body).await?;
             match peer_fault(&response) {
                 Some(fault) => Err(DialFault::new(fault, "said the proxy of the endpoint")),
                 None => Ok(Sent { response, peer: Some(peer) }),
             }
         }
-        Transport::Plaintext => {
+        Way::Plain => {
             let uid = target.workload.as_ref().map(|w| w.uid.clone());
             let request = outgoing.plain(protocol, body);
             let upstreams = front.local.upstreams();

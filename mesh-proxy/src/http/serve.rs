@@ -8,13 +8,11 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use mesh_core::mesh::Limits;
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
-    time::{Instant, MissedTickBehavior, interval_at, timeout_at},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout_at},
 };
-
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// What an HTTP/2 client says first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -24,7 +22,13 @@ pub async fn serve<T>(mut io: T, front: Arc<Frontend>, limits: &Limits)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Some((version, read)) = detect(&mut io, limits).await else { return };
+    let linger = limits.drain / QUIET;
+    let begun = tokio::select! {
+        begun = detect(&mut io, limits) => begun,
+        // A connection that was opened ahead and is still not used.
+        () = async { front.ending().await; sleep(linger).await } => None,
+    };
+    let Some((version, read)) = begun else { return };
     let progress = Arc::new(Progress::default());
     let io = progress.watch(io, read);
     let mut builder = Builder::new(TokioExecutor::new());
@@ -46,18 +50,19 @@ where
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(limits.handshake);
     let service = service_fn(|request| {
-        let (front, request_in, leaving) = (front.clone(), progress.request(), front.stop.clone());
+        let (front, request_in) = (front.clone(), progress.request());
         async move {
-            let Ok(mut answered) = handle(front, request).await;
-            drop(request_in);
-            // RFC 9112 §9.6: the way to end a connection of which the client may just now send the next request.
+            let mut answered = handle(front.clone(), request).await;
             if version == Version::Http1
-                && leaving.is_cancelled()
-                && answered.status() != StatusCode::SWITCHING_PROTOCOLS
+                && front.is_ending()
+                && let Ok(response) = &mut answered
+                && response.status() != StatusCode::SWITCHING_PROTOCOLS
             {
-                answered.headers_mut().insert(CONNECTION, CLOSE);
+                // The client hears it before it sends again; a connection that was just closed might be in use.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(answered)
+            drop(request_in);
+            answered
         }
     });
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
@@ -66,11 +71,10 @@ where
     let mut ticks = interval_at(Instant::now() + tick, tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut bounds = super::progress::Bounds::new(version == Version::Http1, limits, tick);
-    // Once the proxy leaves: when a connection without a request is closed, and when any is.
-    let mut quiet: Option<Instant> = None;
-    let mut cut: Option<Instant> = None;
-    let drained = front.stop.cancelled();
-    let mut drained = pin!(drained);
+    let (mut quiet, mut cut): (Option<Instant>, Option<Instant>) = (None, None);
+    let mut stopped = pin!(front.ending());
+    let mut drained = pin!(front.drain.cancelled());
+    let mut told = false;
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -79,19 +83,20 @@ where
                 }
                 return;
             }
-            () = &mut drained, if cut.is_none() => {
-                let now = Instant::now();
-                cut = Some(now + limits.drain);
-                match version {
-                    // GOAWAY names the last stream that is served, so that no request is lost.
-                    Version::Http2 => connection.as_mut().graceful_shutdown(),
-                    Version::Http1 => quiet = Some(now + limits.drain / QUIET),
-                }
-            }
-            now = ticks.tick() => {
-                if quiet.take_if(|quiet| now >= *quiet).is_some() {
+            () = &mut stopped, if quiet.is_none() => {
+                quiet = Some(Instant::now() + linger);
+                // GOAWAY leaves nothing in doubt; a client of HTTP/1.1 hears it with its next response.
+                if version == Version::Http2 {
+                    told = true;
                     connection.as_mut().graceful_shutdown();
                 }
+            }
+            () = &mut drained, if cut.is_none() => cut = Some(Instant::now() + limits.drain),
+            () = sleep_until(quiet.unwrap_or_else(Instant::now)), if quiet.is_some() && !told => {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            now = ticks.tick() => {
                 if cut.is_some_and(|cut| now >= cut) || bounds.exceeded(&progress) {
                     tracing::debug!(peer = %front.peer, "client connection closed: idle, stalled, or drained");
                     return;
@@ -101,12 +106,12 @@ where
     }
 }
 
-/// Part of the drain time in which an HTTP/1.1 connection is left open for its next request, the answer to which ends it: a client that sends
-/// one while we close would see it fail.
-const QUIET: u32 = 3;
 /// How often connections are looked at: fine enough for the limits, coarse enough for 10,000 idle ones.
 const TICK_MIN: Duration = Duration::from_millis(50);
 const TICK_MAX: Duration = Duration::from_secs(15);
+/// Part of the drain time in which an HTTP/1.1 connection is left open for its next request, the answer to which ends it: a client that sends
+/// one while we close would see it fail.
+const QUIET: u32 = 3;
 /// An HTTP/2 client that does not answer a PING for so long is gone, however many streams it left.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 

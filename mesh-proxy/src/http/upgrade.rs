@@ -11,18 +11,12 @@ use super::{
 use crate::{
     tcp::{self, Stream},
     telemetry::RequestGuard,
-    tunnel::{self, DialFault},
+    tunnel::{self, DialFault, Way},
 };
 use http::{Response, StatusCode};
 use hyper::{client::conn::http1, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use mesh_core::{
-    balance::Target,
-    decide::{Transport, transport},
-    fault::Fault,
-    mesh::Limits,
-    snapshot::Snapshot,
-};
+use mesh_core::{balance::Target, decide::transport, fault::Fault, mesh::Limits, snapshot::Snapshot};
 use std::sync::Arc;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -105,15 +99,14 @@ async fn exchange(
     guard: &mut RequestGuard,
 ) -> Result<Response<hyper::body::Incoming>, DialFault> {
     let deadline = Instant::now() + limits.handshake;
-    match transport(target.workload.as_deref()) {
-        Transport::Mesh { peer } => {
-            let slot = front.shared.pool.open(&front.local, target, &peer).await?;
+    match front.shared.pool.reach(&front.local, target, transport(target.workload.as_deref())).await? {
+        Way::Mesh(slot, peer) => {
             let stream = tunnel::connect(slot, target.address, deadline).await?;
             guard.record.destination.identity = Some(peer);
             guard.record.tls = Some("TLSv1.3");
             over(stream, limits, outgoing).await
         }
-        Transport::Plaintext => over(front.local.connect(target.address, deadline).await?, limits, outgoing).await,
+        Way::Plain => over(front.local.connect(target.address, deadline).await?, limits, outgoing).await,
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-/// Serves one connection of a peer. `stop`: the workload leaves; living streams get `limits.drain`.
+/// Serves one connection of a peer. `stop`: the workload leaves; living streams go on until the proxy drains.
 pub async fn mesh(
     stream: TcpStream,
     peer_address: SocketAddr,
@@ -57,7 +57,7 @@ pub async fn mesh(
             tunnel::lapse(end, || shared.trust.svids().current(&identity).map(|s| s.not_after())).await;
         }
     };
-    let served = server::serve(tls, limits, &stop, lapsed, |request, respond| {
+    let served = server::serve(tls, limits, (&stop, &shared.drain), lapsed, |request, respond| {
         let (local, shared, peer) = (local.clone(), shared.clone(), peer.clone());
         if request.method() == Method::CONNECT {
             tokio::spawn(stream_of(request, respond, peer, arrival, local, shared));

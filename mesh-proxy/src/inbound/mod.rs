@@ -2,9 +2,11 @@
 
 mod hbone;
 mod plaintext;
+mod probe;
 
 pub use hbone::mesh;
 pub use plaintext::plaintext;
+pub use probe::probe;
 
 use std::net::SocketAddr;
 

@@ -6,12 +6,13 @@ use crate::{
     shared::Shared,
     tcp::{self, Carried, Side},
     telemetry::{Attempted, Connection},
-    tunnel::{self, DialFault, TunnelStream},
+    tunnel::{self, DialFault, TunnelStream, Way},
 };
 use mesh_core::{
     balance::{EndpointSet, Target},
     decide::{self, Transport},
     fault::Fault,
+    identity::Identity,
     mesh::{Limits, Service, Workload},
 };
 use smallvec::SmallVec;
@@ -46,9 +47,9 @@ pub async fn carry(
         tried.push(target.address);
         record.record.attempts += 1;
         let transport = decide::transport(target.workload.as_deref());
-        note(&mut record, target.address, target.workload.as_ref(), &transport);
+        note(&mut record, target.address, target.workload.as_ref());
         let load = target.load.start(now);
-        let dialled = dial(local, target, &transport, shared, &settings.limits).await;
+        let dialled = dial(local, target, transport, shared, &settings.limits).await;
         load.done(std::time::Instant::now(), dialled.is_err());
         shared.telemetry.attempt(Attempted {
             service: Some(&named),
@@ -57,8 +58,9 @@ pub async fn carry(
             budgeted: false,
         });
         match dialled {
-            Ok(mut upstream) => {
+            Ok((mut upstream, peer)) => {
                 record.record.service = Some(named);
+                met(&mut record, peer);
                 return finish(&mut io, &mut upstream, settings.limits.idle, &mut record).await;
             }
             Err(fault) => {
@@ -86,11 +88,14 @@ pub(super) async fn to_address(
     mut record: Connection,
 ) {
     let Some(settings) = shared.settings() else { return io.reset() };
-    note(&mut record, address, workload.as_ref(), &transport);
+    note(&mut record, address, workload.as_ref());
     record.record.attempts = 1;
     let target = Target { address, workload, zone: "".into(), load: Arc::default() };
-    match dial(local, &target, &transport, shared, &settings.limits).await {
-        Ok(mut upstream) => finish(&mut io, &mut upstream, settings.limits.idle, &mut record).await,
+    match dial(local, &target, transport, shared, &settings.limits).await {
+        Ok((mut upstream, peer)) => {
+            met(&mut record, peer);
+            finish(&mut io, &mut upstream, settings.limits.idle, &mut record).await;
+        }
         Err(fault) => refuse(&mut io, &mut record, &fault),
     }
 }
@@ -104,19 +109,20 @@ enum Upstream {
 async fn dial(
     local: &Arc<Local>,
     target: &Target,
-    transport: &Transport,
+    transport: Transport,
     shared: &Shared,
     limits: &Limits,
-) -> Result<Upstream, DialFault> {
-    match transport {
-        Transport::Plaintext => {
-            local.connect(target.address, Instant::now() + limits.handshake).await.map(Upstream::Plain)
+) -> Result<(Upstream, Option<Identity>), DialFault> {
+    match shared.pool.reach(local, target, transport).await? {
+        Way::Plain => {
+            let stream = local.connect(target.address, Instant::now() + limits.handshake).await?;
+            Ok((Upstream::Plain(stream), None))
         }
-        Transport::Mesh { peer } => {
-            let slot = shared.pool.open(local, target, peer).await?;
+        Way::Mesh(slot, peer) => {
             // A bound of its own: the dial may have used up its share, and the peer now connects to the application.
             let deadline = Instant::now() + limits.handshake;
-            tunnel::connect(slot, target.address, deadline).await.map(Upstream::Tunnel)
+            let tunnel = tunnel::connect(slot, target.address, deadline).await?;
+            Ok((Upstream::Tunnel(tunnel), Some(peer)))
         }
     }
 }
@@ -136,12 +142,13 @@ fn refuse(io: &mut impl Side, record: &mut Connection, fault: &DialFault) {
 }
 
 /// Who is being reached.
-fn note(record: &mut Connection, address: SocketAddr, workload: Option<&Arc<Workload>>, transport: &Transport) {
-    let record = &mut record.record;
-    record.destination.address = Some(address);
-    record.destination.workload = workload.cloned();
-    (record.destination.identity, record.tls) = match transport {
-        Transport::Mesh { peer } => (Some(peer.clone()), Some("TLSv1.3")),
-        Transport::Plaintext => (None, None),
-    };
+fn note(record: &mut Connection, address: SocketAddr, workload: Option<&Arc<Workload>>) {
+    record.record.destination.address = Some(address);
+    record.record.destination.workload = workload.cloned();
+}
+
+/// Who was; none: nobody has proven anything.
+fn met(record: &mut Connection, peer: Option<Identity>) {
+    record.record.tls = peer.as_ref().map(|_| "TLSv1.3");
+    record.record.destination.identity = peer;
 }

@@ -26,7 +26,8 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-/// Serves one captured connection of the workload.
+/// Serves one captured connection of the workload. `stop`: the workload leaves; HTTP clients are told to come again, bytes go on until the
+/// proxy drains.
 pub async fn captured(
     stream: TcpStream,
     peer: SocketAddr,
@@ -41,8 +42,7 @@ pub async fn captured(
     let decision = decide::outbound(&snapshot, &client, destination);
     if let Outbound::Http(frontend) = decision {
         // Requests leave records of their own.
-        let served = crate::http::serve_frontend(stream, frontend, local, shared, peer, destination);
-        fault::until_drained(Box::pin(served), &stop, snapshot.settings().limits.drain).await;
+        crate::http::serve_frontend(stream, frontend, local, shared, (peer, destination), stop).await;
         return drop(permit);
     }
     let mut record = shared.telemetry.connection(Direction::Outbound, snapshot.settings());
@@ -52,7 +52,7 @@ pub async fn captured(
     record.record.destination.address = Some(destination);
     let bytes = opaque(stream, decision, &snapshot, &local, &shared, record);
     // The record ends with the future, cut or not.
-    fault::until_drained(bytes, &stop, snapshot.settings().limits.drain).await;
+    fault::until_drained(bytes, &shared.drain, snapshot.settings().limits.drain).await;
     drop(permit);
 }
 

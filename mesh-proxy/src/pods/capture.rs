@@ -9,7 +9,16 @@ use mesh_core::{
     mesh::Workload,
 };
 use mesh_sys::{Netns, NetnsId, tool, tool::ToolError};
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
@@ -24,7 +33,7 @@ pub const PORTS: [u16; 3] = [OUTBOUND_PORT, INBOUND_PORT, HBONE_PORT];
 /// Wait for a pod's first certificate before it may start: less than the CNI plugin waits, so that the answer names the reason.
 const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(8);
 
-/// A released pod still answers mTLS for this long, because peers learn a moment later that they may speak plaintext.
+/// A released pod still takes what was captured and answers mTLS for this long: for what is under way, and for peers who have not heard yet.
 const RELEASE_GRACE: Duration = Duration::from_secs(3);
 
 /// Time in which a cancelled accept loop has closed its listener.
@@ -59,7 +68,7 @@ pub enum CaptureFault {
 /// A pod whose traffic is being served. Dropping it changes nothing; see [`Serving::release`] and [`Serving::cut`].
 pub struct Serving {
     local: Arc<Local>,
-    /// Says to captured connections that they must end; they get the drain time.
+    /// Says to captured connections that the pod or the proxy leaves: HTTP clients are told to come again.
     leave: CancellationToken,
     /// Says so to mTLS connections.
     leave_mesh: CancellationToken,
@@ -86,12 +95,32 @@ pub async fn close(netns: Arc<Netns>) -> Result<(), CaptureFault> {
                 .iter()
                 .map(|family| scope.spawn(move || tool::apply_ip(netns, family, &capture::reply_routes())))
                 .collect();
-            tool::apply_nft(netns, &capture::ruleset())?;
+            apply_rules(netns)?;
             // A panic of such a thread is one of ours: it goes on here.
             routes.into_iter().try_for_each(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     })
     .await
+}
+
+/// A kernel may lack the expression that tells whether anybody listens; all that matters for safety is in both rulesets.
+fn apply_rules(netns: &Netns) -> Result<(), ToolError> {
+    static LACKS_SOCKET: AtomicBool = AtomicBool::new(false);
+    if LACKS_SOCKET.load(Ordering::Relaxed) {
+        return tool::apply_nft(netns, &capture::ruleset_without_sockets());
+    }
+    let refused = match tool::apply_nft(netns, &capture::ruleset()) {
+        Err(refused @ ToolError::Refused { .. }) => refused,
+        done => return done,
+    };
+    tool::apply_nft(netns, &capture::ruleset_without_sockets())?;
+    if !LACKS_SOCKET.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            fault = crate::fault::chain(&refused),
+            "this kernel cannot tell whether a port is served (module nft_socket): tcpSocket probes of meshed pods always succeed"
+        );
+    }
+    Ok(())
 }
 
 /// Removes every trace of capture from a namespace.
@@ -204,32 +233,31 @@ impl Serving {
         self.tasks.spawn(listen::accept(listener, local, deaf.clone(), full, serve));
     }
 
-    /// Lets the pod go: nothing new is captured; what lives gets `drain`, then the rules are removed altogether. Cancelled by `again`, when
-    /// the pod is captured anew.
-    pub async fn release(self, netns: Arc<Netns>, longest: Duration, again: CancellationToken) {
-        self.close(&[OUTBOUND_PORT, INBOUND_PORT]);
-        self.deaf.cancel();
-        self.leave.cancel();
+    /// Lets the pod go: nothing new is captured; what lives goes on until it ends (or the proxy does), then the rules are removed
+    /// altogether. Cancelled by `again`, when the pod is captured anew; cut by `gone`, when there is no pod any more.
+    pub async fn release(self, netns: Arc<Netns>, again: CancellationToken, gone: CancellationToken) {
+        let leave = || {
+            let all = [&self.deaf, &self.deaf_mesh, &self.leave, &self.leave_mesh];
+            all.into_iter().for_each(CancellationToken::cancel);
+        };
         let rest = async {
+            // What was captured just before the rules changed may still wait to be accepted.
             tokio::time::sleep(RELEASE_GRACE).await;
-            self.close(&[HBONE_PORT]);
-            self.deaf_mesh.cancel();
-            self.leave_mesh.cancel();
+            self.close(&PORTS);
+            leave();
             self.tasks.close();
-            // The tasks bound themselves by the drain time; this bound is for defects.
-            let _ = timeout(longest + CUT_PATIENCE, self.tasks.wait()).await;
+            self.tasks.wait().await;
         };
         tokio::select! {
             () = rest => {}
             () = again.cancelled() => {
                 // The new capture accepts by itself; what lives goes on until it ends.
-                self.deaf_mesh.cancel();
-                self.leave_mesh.cancel();
+                leave();
                 tokio::time::sleep(PORTS_FREE).await;
                 return;
             }
+            () = gone.cancelled() => return self.cut().await,
         }
-        self.cut.cancel();
         // Not to be cancelled half way: whoever captures anew waits for the end of this.
         if let Err(fault) = open(netns).await {
             tracing::warn!(fault = crate::fault::chain(&fault), "rules of a released pod stay (they capture nothing)");

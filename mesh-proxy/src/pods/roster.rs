@@ -8,11 +8,11 @@ use super::{
     listeners::Listeners,
     registry::{Registry, RegistryFault, Sandbox},
 };
-use crate::{fault::chain, shared::Shared};
+use crate::{fault::chain, local::Local, shared::Shared};
 use mesh_core::{
     enroll::{Action, Event, Phase, Pod, Says},
     identity::Identity,
-    mesh::Workload,
+    mesh::{Enrolment, Workload},
     name::NsName,
 };
 use mesh_run::Condition;
@@ -140,8 +140,18 @@ struct Held {
     sandbox: Sandbox,
     netns: Arc<Netns>,
     serving: Option<Serving>,
-    /// A release under way: its end, and how to stop it.
-    release: Option<(CancellationToken, JoinHandle<()>)>,
+    release: Option<Release>,
+}
+
+/// A release under way.
+struct Release {
+    /// Whom it serves until the last connection has ended.
+    local: Option<Arc<Local>>,
+    /// The pod is captured again.
+    again: CancellationToken,
+    /// The pod is gone.
+    gone: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 /// What the roster's own tasks tell it. Bounded by the number of pods: each has at most one task of a kind.
@@ -484,15 +494,27 @@ impl Roster {
         let (shared, data, room, tell) = (self.shared.clone(), self.data.clone(), self.room.clone(), self.tell.clone());
         let (pod, container) = (pod.clone(), container.to_owned());
         tokio::spawn(async move {
-            if let Some((again, released)) = release {
-                again.cancel();
-                let _ = released.await;
+            if let Some(release) = release {
+                release.again.cancel();
+                let _ = release.task.await;
             }
             let (mut serving, started) = (None, Instant::now());
             let micros = |since: Instant| u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let joining = workload.as_ref().is_some_and(|w| w.enrolment == Enrolment::Joining);
             let result = async {
                 if let Some(workload) = &workload {
                     capture::want_certificate(workload, &shared);
+                }
+                // A pod that runs goes on in plaintext until everything that takes its place is there; any other is closed first.
+                if let (true, Some(workload)) = (joining, &workload) {
+                    capture::certify(workload, &shared).await?;
+                    if !has_listeners {
+                        serving = Some(capture::serve(workload.clone(), netns.clone(), &shared, &listeners, &data)?);
+                    }
+                    let _permit = room.acquire().await;
+                    capture::close(netns).await?;
+                    tracing::info!(%pod, container, took_us = micros(started), "running pod captured");
+                    return Ok(());
                 }
                 let permit = room.acquire().await;
                 let waited_us = micros(started);
@@ -515,15 +537,15 @@ impl Roster {
     }
 
     fn release(&mut self, pod: &NsName, container: &str) {
-        let drain = self.shared.settings().map_or_else(Default::default, |s| s.limits.drain);
         let Some(held) = self.pods.get_mut(pod).and_then(|e| e.sandboxes.get_mut(container)) else { return };
-        let again = CancellationToken::new();
+        let (again, gone) = (CancellationToken::new(), CancellationToken::new());
         let (netns, mut serving, tell) = (held.netns.clone(), held.serving.take(), self.tell.clone());
         if serving.is_none() {
             // Kept from before a restart: nobody would accept there.
             self.listeners.close(netns.id(), &capture::PORTS);
         }
-        let (pod, container, stop) = (pod.clone(), container.to_owned(), again.clone());
+        let local = serving.as_ref().map(|s| s.local().clone());
+        let (pod, container, stops) = (pod.clone(), container.to_owned(), (again.clone(), gone.clone()));
         let task = tokio::spawn(async move {
             let result = match serving {
                 Some(_) => capture::drain(netns.clone()).await,
@@ -536,10 +558,10 @@ impl Roster {
             }
             let _ = tell.send(Told::Released { pod, container, serving, result });
             if let Some(living) = living {
-                living.release(netns, drain, stop).await;
+                living.release(netns, stops.0, stops.1).await;
             }
         });
-        held.release = Some((again, task));
+        held.release = Some(Release { local, again, gone, task });
     }
 
     /// Ends everything of a sandbox, and its SVID unless another pod has the same identity.
@@ -550,13 +572,16 @@ impl Roster {
         let held = self.pods.get_mut(pod)?.sandboxes.remove(container)?;
         tracing::info!(%pod, container, "sandbox gone");
         self.listeners.close(held.netns.id(), &capture::PORTS);
-        let serving = held.serving?;
-        let workload = serving.local().workload();
-        self.shared.pool.forget(&workload.uid);
-        if !self.is_needed(&workload.identity) {
-            self.shared.trust.svids().forget(&workload.identity);
+        let released = held.release.inspect(|r| r.gone.cancel());
+        let served = held.serving.as_ref().map(|s| s.local().clone());
+        if let Some(local) = served.or_else(|| released.as_ref()?.local.clone()) {
+            let workload = local.workload();
+            self.shared.pool.forget(&workload.uid);
+            if !self.is_needed(&workload.identity) {
+                self.shared.trust.svids().forget(&workload.identity);
+            }
         }
-        Some(cut_later(serving))
+        held.serving.map(cut_later).or(released.map(|r| r.task))
     }
 
     fn is_needed(&self, identity: &Identity) -> bool {

@@ -410,7 +410,7 @@ mod tests {
         let settings = mesh_core::mesh::MeshSettings {
             name: "heddle".into(),
             trust_domain: mesh_core::identity::TrustDomain::new("cluster.local").unwrap(),
-            mode: mesh_core::mesh::Mode::Strict,
+            mode: Some(mesh_core::mesh::Mode::Strict),
             svid_lifetime: std::time::Duration::from_secs(3600),
             tracing: None,
             access_log: AccessLog::All,

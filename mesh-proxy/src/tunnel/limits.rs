@@ -36,5 +36,9 @@ pub const SERVER_IDLE: Duration = Duration::from_secs(300);
 /// Streams that may wait for one dial before another connection is dialled beside it: what one connection can serve.
 pub const WAITERS: usize = STREAMS;
 
+/// Wait for the mTLS port of a pod that is on its way into the mesh, where something may swallow what is sent there; then it is spoken to as
+/// before. A dial within a cluster takes milliseconds.
+pub const JOINING: Duration = Duration::from_secs(1);
+
 /// Connections to one peer workload from one local workload. 25,600 streams; beyond, new ones are refused.
 pub const CONNECTIONS: usize = 256;

@@ -11,6 +11,6 @@ mod stream;
 
 pub(crate) use connection::lapse;
 pub use fault::DialFault;
-pub use pool::Pool;
+pub use pool::{Pool, Way};
 pub use slot::{Lease, Slot};
 pub use stream::{TunnelStream, connect};

@@ -3,13 +3,20 @@
 use super::{
     DialFault, Slot,
     connection::{self, Connection},
-    limits::{CONNECTIONS, WAITERS},
+    limits::{CONNECTIONS, JOINING, WAITERS},
 };
 use crate::{
     local::Local,
     telemetry::{HandshakeResult, HandshakeSide, Telemetry},
 };
-use mesh_core::{balance::Target, fault::Fault, identity::Identity, name::Text, snapshot::Snapshot};
+use mesh_core::{
+    balance::Target,
+    decide::{self, Transport},
+    fault::Fault,
+    identity::Identity,
+    name::Text,
+    snapshot::Snapshot,
+};
 use mesh_tls::Trust;
 use parking_lot::Mutex;
 use std::{
@@ -20,7 +27,7 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 /// Connections to peers, kept as long as what they trust.
@@ -47,6 +54,14 @@ struct Key {
     peer: Identity,
     peer_uid: Text,
     address: IpAddr,
+}
+
+/// How an endpoint is reached.
+pub enum Way {
+    /// By mTLS, on this stream, to this peer.
+    Mesh(Slot, Identity),
+    /// As it is.
+    Plain,
 }
 
 /// Connections and dials of one key.
@@ -107,6 +122,19 @@ impl Pool {
                     return Err(DialFault::new(Fault::ConnectTimeout, what));
                 }
             }
+        }
+    }
+
+    /// Finds out how an endpoint is reached now, and takes a slot if it is by mTLS. Who is on the way into the mesh may not be there yet.
+    pub async fn reach(&self, local: &Arc<Local>, target: &Target, transport: Transport) -> Result<Way, DialFault> {
+        match transport {
+            Transport::Plaintext => Ok(Way::Plain),
+            Transport::Mesh { peer } => self.open(local, target, &peer).await.map(|slot| Way::Mesh(slot, peer)),
+            Transport::Joining { peer } => match timeout(JOINING, self.open(local, target, &peer)).await {
+                Ok(Ok(slot)) => Ok(Way::Mesh(slot, peer)),
+                Ok(Err(fault)) if !decide::is_not_there_yet(fault.fault) => Err(fault),
+                Ok(Err(_)) | Err(_) => Ok(Way::Plain),
+            },
         }
     }
 

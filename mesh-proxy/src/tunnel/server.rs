@@ -38,12 +38,15 @@ pub enum Ended {
     Lapsed,
 }
 
-/// Serves streams by `each` until the peer leaves. `stop`: say GOAWAY and let living streams finish within `limits.drain`. `lapsed` ends
-/// when the connection has outlived what it trusts. Cancelling it resets all streams.
+/// Longest life of streams to a pod that has left the mesh: it still lives, and they are not in the way of anything.
+const RELEASED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Serves streams by `each` until the peer leaves. `stop`: say GOAWAY and let living streams finish; `drain`: likewise, but within
+/// `limits.drain`. `lapsed` ends when the connection has outlived what it trusts. Cancelling it resets all streams.
 pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     io: T,
     limits: &Limits,
-    stop: &CancellationToken,
+    (stop, drain): (&CancellationToken, &CancellationToken),
     lapsed: impl Future<Output = ()>,
     mut each: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
 ) -> Result<(), Ended> {
@@ -68,7 +71,7 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     };
     let mut silent = std::pin::pin!(silent);
     let mut lapsed = std::pin::pin!(lapsed);
-    let mut stage = Stage::Silent;
+    let (mut stage, mut cutting) = (Stage::Silent, false);
     let mut timer = std::pin::pin!(sleep_until(Instant::now() + limits.handshake));
     loop {
         tokio::select! {
@@ -87,9 +90,15 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
             },
             gone = &mut silent => return Err(gone.into()),
             () = &mut lapsed => return Err(Ended::Lapsed),
-            () = stop.cancelled(), if stage != Stage::Draining => {
+            // Who has just come gets the stream that it came for.
+            () = stop.cancelled(), if matches!(stage, Stage::Used | Stage::Unused) => {
                 connection.graceful_shutdown();
                 stage = Stage::Draining;
+                timer.as_mut().reset(Instant::now() + RELEASED);
+            }
+            () = drain.cancelled(), if !cutting && stage != Stage::Silent => {
+                connection.graceful_shutdown();
+                (stage, cutting) = (Stage::Draining, true);
                 timer.as_mut().reset(Instant::now() + limits.drain);
             }
             () = &mut timer => match stage {

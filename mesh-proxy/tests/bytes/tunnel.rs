@@ -219,3 +219,23 @@ async fn a_connection_is_cut_when_its_address_is_another_workloads() {
     assert!(timeout(PATIENCE, tunnel.read_u8()).await.unwrap().is_err(), "the old tunnel is broken");
     assert_eq!(world.shared.pool.connections(), 0);
 }
+
+#[tokio::test]
+async fn a_tunnel_goes_on_while_the_proxy_drains() {
+    let world = World::new().await;
+    let target = world.peer("drains", "127.0.9.40", echo).await;
+    let mut tunnel = world.open(&target).await.unwrap();
+    let mut back = [0; 2];
+    tunnel.write_all(b"ab").await.unwrap();
+    tunnel.read_exact(&mut back).await.unwrap();
+    world.shared.drain.cancel();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    tunnel.write_all(b"cd").await.unwrap();
+    tunnel.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"cd");
+    // Who comes later finds another connection: the old one takes nothing new.
+    let mut later = world.open(&target).await.unwrap();
+    later.write_all(b"ef").await.unwrap();
+    later.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"ef");
+}

@@ -64,6 +64,7 @@ pub fn pod(name: &str, address: IpAddr) -> Arc<Workload> {
         identity: identity(name),
         enrolment: Enrolment::Meshed(Mode::Strict),
         owner: name.into(),
+        probes: vec![],
     })
 }
 
@@ -80,7 +81,7 @@ impl World {
         let settings = MeshSettings {
             name: "heddle".into(),
             trust_domain: TrustDomain::new("cluster.local").unwrap(),
-            mode: Mode::Strict,
+            mode: Some(Mode::Strict),
             svid_lifetime: Duration::from_secs(3600),
             tracing: None,
             access_log: AccessLog::Off,

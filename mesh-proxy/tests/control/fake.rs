@@ -46,7 +46,7 @@ pub fn settings() -> proto::Resource {
     encode(&Resource::Settings(Arc::new(MeshSettings {
         name: "heddle".into(),
         trust_domain: TrustDomain::new("cluster.local").unwrap(),
-        mode: Mode::Strict,
+        mode: Some(Mode::Strict),
         svid_lifetime: Duration::from_secs(3600),
         tracing: None,
         access_log: AccessLog::All,

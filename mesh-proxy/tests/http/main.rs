@@ -7,4 +7,5 @@ mod gateways;
 mod mesh;
 mod retries;
 mod server;
+mod unwatched;
 mod world;

@@ -160,3 +160,92 @@ async fn without_a_certificate_nothing_is_sent_in_plaintext() {
     assert_eq!(world.get("cart", "/").await, (503, "no_identity".into()));
     assert_eq!(app.hits(), 0);
 }
+
+#[tokio::test]
+async fn a_proxy_that_goes_away_says_so_and_fails_no_request() {
+    let world = World::new();
+    let slow = |_: usize, _: &crate::app::Seen| Reply { delay: Duration::from_millis(40), ..Reply::text("done") };
+    let app = meshed(&world, "goes", "127.0.7.20", slow).await;
+    world.service("goes", AppProtocol::Http, &[]);
+    world.endpoint("goes", app.address, Some(NsName::new("shop", "goes")));
+    // HTTP/2 clients that keep their connection, and one of HTTP/1.1 that does; each dials again when it is told to.
+    let two = async {
+        let mut client = world.http2("goes").await;
+        let mut dials = 1;
+        for _ in 0..25 {
+            if client.is_closed() || client.ready().await.is_err() {
+                client = world.http2("goes").await;
+                dials += 1;
+            }
+            let answer = loop {
+                let request = Request::get("http://goes/").body(http_body_util::Empty::<Bytes>::new()).unwrap();
+                match client.send_request(request).await {
+                    Ok(answer) => break answer,
+                    // It was told to go between two requests, and has sent nothing.
+                    Err(error) if error.is_canceled() => client = world.http2("goes").await,
+                    Err(error) => panic!("{error:?}"),
+                }
+            };
+            assert_eq!(read(answer).await, (200, "done".into()));
+        }
+        dials
+    };
+    let one = async {
+        let mut io = world.connect("goes");
+        let mut dials = 1;
+        for _ in 0..25 {
+            io.write_all(b"GET / HTTP/1.1\r\nhost: goes\r\n\r\n").await.unwrap();
+            let answer = crate::server::until(&mut io, "done").await;
+            assert!(answer.contains("HTTP/1.1 200"), "{answer}");
+            if answer.contains("connection: close") {
+                io = world.connect("goes");
+                dials += 1;
+            }
+        }
+        dials
+    };
+    let leave = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        world.shared.drain.cancel();
+    };
+    let (two, more, one, ()) = tokio::join!(two, async { world.get("goes", "/").await }, one, leave);
+    assert_eq!(more.0, 200);
+    assert!(two > 1 && one > 1, "both were told: {two} and {one} dials");
+}
+
+#[tokio::test]
+async fn an_idle_kept_connection_is_closed_a_while_after_its_workload_left() {
+    let world = World::new();
+    let app = App::named("cart").await;
+    world.service("cart", AppProtocol::Http, &[app.address]);
+    let mut io = world.connect("cart");
+    io.write_all(b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n").await.unwrap();
+    crate::server::until(&mut io, "cart").await;
+    world.shared.drain.cancel();
+    let mut rest = Vec::new();
+    tokio::time::timeout(Duration::from_secs(30), io.read_to_end(&mut rest)).await.expect("an end in time").unwrap();
+    assert!(!rest.windows(8).any(|w| w == b"HTTP/1.1"), "it was not asked for more");
+}
+
+#[tokio::test]
+async fn requests_of_one_pod_beyond_its_bound_are_refused_and_those_of_others_are_not() {
+    let world = World::new();
+    let slow = |_: usize, _: &crate::app::Seen| Reply { delay: Duration::from_secs(2), ..Reply::text("late") };
+    // Its bound is 100, and one is the peer's connection.
+    let busy = meshed(&world, "busy", "127.0.7.21", slow).await;
+    let calm = meshed(&world, "calm", "127.0.7.22", |_, _| Reply::text("calm")).await;
+    for (name, app) in [("busy", &busy), ("calm", &calm)] {
+        world.service(name, AppProtocol::Http, &[]);
+        world.endpoint(name, app.address, Some(NsName::new("shop", name)));
+    }
+    let flood = futures_util::future::join_all((0..150).map(|_| world.get("busy", "/")));
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        world.get("calm", "/").await
+    };
+    let (flood, others) = tokio::join!(flood, others);
+    assert_eq!(others, (200, "calm".into()));
+    let served = flood.iter().filter(|(status, _)| *status == 200).count();
+    let refused = flood.iter().filter(|(status, _)| *status == 503).count();
+    assert!(served > 0 && served < 100 && served + refused == 150, "{served} served, {refused} refused");
+}

@@ -18,7 +18,7 @@ use tokio::{
 const SOON: Duration = Duration::from_secs(20);
 
 /// Reads until the text is there.
-async fn until(io: &mut DuplexStream, text: &str) -> String {
+pub async fn until(io: &mut DuplexStream, text: &str) -> String {
     let mut read = Vec::new();
     let mut buffer = [0; 4096];
     while !String::from_utf8_lossy(&read).contains(text) {

@@ -78,7 +78,7 @@ pub fn settings() -> MeshSettings {
     MeshSettings {
         name: "heddle".into(),
         trust_domain: TrustDomain::new("cluster.local").unwrap(),
-        mode: Mode::Strict,
+        mode: Some(Mode::Strict),
         svid_lifetime: Duration::from_secs(3600),
         tracing: None,
         access_log: AccessLog::All,
@@ -100,6 +100,7 @@ pub fn pod(name: &str, address: IpAddr) -> Arc<Workload> {
         identity: identity(name),
         enrolment: Enrolment::Meshed(Mode::Strict),
         owner: name.into(),
+        probes: vec![],
     })
 }
 
@@ -202,7 +203,7 @@ impl World {
         let frontend = HttpFrontend { protocol: service.ports[0].protocol, service, port: 80, routes: None };
         let (local, shared) = (self.local.clone(), self.shared.clone());
         let (peer, original) = ("10.0.0.1:40000".parse().unwrap(), "10.96.0.1:80".parse().unwrap());
-        tokio::spawn(serve_frontend(server, frontend, local, shared, peer, original));
+        tokio::spawn(serve_frontend(server, frontend, local, shared, (peer, original), CancellationToken::new()));
         client
     }
 

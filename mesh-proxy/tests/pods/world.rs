@@ -74,7 +74,7 @@ impl Node {
         let settings = MeshSettings {
             name: "heddle".into(),
             trust_domain: trust_domain(),
-            mode: Mode::Strict,
+            mode: Some(Mode::Strict),
             svid_lifetime: Duration::from_secs(3600),
             tracing: None,
             access_log: AccessLog::Off,
@@ -112,6 +112,7 @@ impl Node {
             identity: Identity::new(trust_domain(), "shop", pod).unwrap(),
             enrolment,
             owner: pod.into(),
+            probes: vec![],
         };
         let delta = NodeDelta { upserts: vec![Resource::Workload(Arc::new(workload))], removes: vec![] };
         self.snapshots.send_modify(|s| *s = s.as_ref().map(|s| Arc::new(s.with(&delta))));

@@ -434,7 +434,12 @@ impl Job {
         loop {
             let (ask, timeout) = (readiness.ask.clone(), readiness.timeout);
             let (enter, meshctl) = (self.machine.enter(&self.pod, None), self.machine.options.meshctl.clone());
-            let asked = tokio::task::spawn_blocking(move || probe::ask(&ask, timeout, &enter, &meshctl)).await;
+            let (machine, address) = (Arc::clone(&self.machine), self.address.parse());
+            let asked = tokio::task::spawn_blocking(move || {
+                let address = address.context("the pod has no address")?;
+                probe::ask(&ask, timeout, (&machine.runtime.host, address), &enter, &meshctl)
+            })
+            .await;
             let good = matches!(asked, Ok(Ok(())));
             failures = if good { 0 } else { failures + 1 };
             let now = good || (ready && failures < readiness.failures);

@@ -1,4 +1,4 @@
-//! Probes of a container, made inside the pod's network namespace over loopback, as a kubelet's would be if it lived there. It must not decide what an answer means for the pod.
+//! Probes of a container, made from the node to the pod's address as a kubelet's are; what only the playground asks, inside the pod. It must not decide what an answer means for the pod.
 
 use super::{enter::Enter, netns::Netns};
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -19,6 +19,8 @@ use std::{
 pub enum Ask {
     /// Nothing: ready as soon as it runs.
     Nothing,
+    /// Whether the built-in echo server, which declares no probe, listens; asked inside the pod.
+    Listens(u16),
     /// A TCP connection.
     Tcp(u16),
     /// An HTTP GET; 200 to 399 is good.
@@ -78,7 +80,7 @@ impl Readiness {
             Probe { tcp_socket: Some(tcp), .. } => Ask::Tcp(port(&tcp.port)?),
             Probe { exec: Some(exec), .. } => Ask::Exec(exec.command.clone().unwrap_or_default()),
             Probe { grpc: Some(_), .. } => return Err("a grpc readinessProbe is not supported here".into()),
-            _ if is_echo => Ask::Tcp(
+            _ if is_echo => Ask::Listens(
                 container
                     .ports
                     .iter()
@@ -102,17 +104,23 @@ impl Readiness {
     }
 }
 
-/// Asks once. Blocks up to `timeout`.
-pub fn ask(ask: &Ask, timeout: Duration, pod: &Enter, meshctl: &Path) -> Result<()> {
-    let netns = Netns::at(&pod.netns);
+/// Asks once, from `node` to the pod's `address`. Blocks up to `timeout`.
+pub fn ask(ask: &Ask, timeout: Duration, (node, address): (&Netns, IpAddr), pod: &Enter, meshctl: &Path) -> Result<()> {
     match ask {
         Ask::Nothing => Ok(()),
-        Ask::Tcp(port) => netns.run(|| connect(*port, timeout))?.map(drop),
+        Ask::Listens(port) => {
+            let inside = Netns::at(&pod.netns);
+            inside.run(|| connect(Ipv4Addr::LOCALHOST.into(), *port, timeout))?.map(drop)
+        }
+        Ask::Tcp(port) => node.run(|| connect(address, *port, timeout))?.map(drop),
         Ask::Http { port, path, headers } => {
-            let mut stream = netns.run(|| connect(*port, timeout))??;
+            let mut stream = node.run(|| connect(address, *port, timeout))??;
             stream.set_read_timeout(Some(timeout))?;
-            let host =
-                if headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host")) { "" } else { "Host: localhost\r\n" };
+            let host = if headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("host")) {
+                String::new()
+            } else {
+                format!("Host: {}\r\n", SocketAddr::new(address, *port))
+            };
             let headers: String = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
             write!(
                 stream,
@@ -145,6 +153,6 @@ pub fn ask(ask: &Ask, timeout: Duration, pod: &Enter, meshctl: &Path) -> Result<
     }
 }
 
-fn connect(port: u16, timeout: Duration) -> Result<TcpStream> {
-    Ok(TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), timeout)?)
+fn connect(address: IpAddr, port: u16, timeout: Duration) -> Result<TcpStream> {
+    Ok(TcpStream::connect_timeout(&SocketAddr::new(address, port), timeout)?)
 }

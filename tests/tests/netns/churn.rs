@@ -85,7 +85,8 @@ fn a_running_pod_is_enrolled_and_released_by_its_label() {
     let before = mesh.report().unwrap().pods.iter().find(|p| p.name == "outsider").map(|p| p.restarts);
     for (label, reached) in [("enabled", true), ("disabled", false), ("enabled", true)] {
         mesh.write("mesh.yaml", &labelled(label)).unwrap();
-        eventually(Duration::from_secs(10), || {
+        // A pod that leaves does so in steps that take five seconds.
+        eventually(Duration::from_secs(20), || {
             anyhow::ensure!(reaches()? == reached, "label {label}: reached is not {reached}");
             Ok(())
         })

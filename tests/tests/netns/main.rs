@@ -5,8 +5,10 @@
 mod churn;
 mod crowd;
 mod encrypted;
+mod enrol;
 mod faults;
 mod handover;
+mod probes;
 mod refused;
 mod stalled;
 

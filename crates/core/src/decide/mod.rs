@@ -1,5 +1,9 @@
 //! Decide: what to do with a connection. Pure, total: refusing is a decision. It must not do it.
 
+mod probe;
+
+pub use probe::{HEALTH_CHECK, ProbePermit, health_check_max};
+
 use crate::{
     balance::EndpointSet,
     fault::Fault,
@@ -8,7 +12,11 @@ use crate::{
     route::{RouteTable, StreamTable},
     snapshot::Snapshot,
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 /// Port of outbound capture in every meshed pod.
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -76,14 +84,34 @@ pub enum Transport {
         /// Who must answer.
         peer: Identity,
     },
+    /// mTLS, or as they are where nobody answers at :15008: the endpoint is on its way into the mesh, and took plaintext a moment ago.
+    Joining {
+        /// Who must answer, if anybody does.
+        peer: Identity,
+    },
 }
 
-/// How to reach a workload; none: something the mesh does not know. Fails closed: a meshed workload is never reached in plaintext.
+/// How to reach a workload; none: something the mesh does not know. Fails closed: a workload that may refuse plaintext never gets any.
 pub fn transport(workload: Option<&Workload>) -> Transport {
-    match workload {
-        Some(w) if w.enrolment.is_meshed() => Transport::Mesh { peer: w.identity.clone() },
-        _ => Transport::Plaintext,
+    let Some(w) = workload else { return Transport::Plaintext };
+    match w.enrolment {
+        Enrolment::Meshed(_) => Transport::Mesh { peer: w.identity.clone() },
+        Enrolment::Joining => Transport::Joining { peer: w.identity.clone() },
+        Enrolment::Leaving | Enrolment::None => Transport::Plaintext,
     }
+}
+
+/// Whether a failed dial of a workload that is on its way into the mesh means that it is not there yet. Somebody else's certificate does not.
+pub const fn is_not_there_yet(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::ConnectFailed
+            | Fault::ConnectTimeout
+            | Fault::UpstreamReset
+            | Fault::UpstreamProtocol
+            // Ours: we are on the way in, too.
+            | Fault::NoIdentity
+    )
 }
 
 /// Whether a port of a meshed pod is the mesh's own.
@@ -169,13 +197,34 @@ pub fn admit(workload: &Workload, local: SocketAddr, peer: &Identity, wanted: So
     Ok(Permit { destination, peer: Some(peer.clone()) })
 }
 
-/// Admits a plaintext connection that was captured on its way to `wanted`, by the workload's mode.
-pub fn admit_plaintext(workload: &Workload, wanted: SocketAddr) -> Result<Permit, Fault> {
+/// What a plaintext connection may do.
+#[derive(Clone, Debug)]
+pub enum Plaintext {
+    /// All: it is carried to the application.
+    Carry(Permit),
+    /// Ask what a kubelet asks.
+    Probe(ProbePermit),
+}
+
+/// Admits a plaintext connection from `peer` that was captured on its way to `wanted`, by the workload's mode. `hosts`: addresses of the
+/// node itself, from where its kubelet asks; they may probe a strict workload, no more.
+pub fn admit_plaintext(
+    workload: &Workload,
+    peer: IpAddr,
+    hosts: &HashSet<IpAddr>,
+    wanted: SocketAddr,
+) -> Result<Plaintext, Fault> {
     let destination = own(workload, wanted)?;
     match workload.enrolment {
-        Enrolment::Meshed(Mode::Strict) => Err(Fault::PlaintextRefused),
+        Enrolment::Meshed(Mode::Strict) => {
+            let peer = peer.to_canonical();
+            let permit = if hosts.contains(&peer) { ProbePermit::of(workload, destination) } else { None };
+            permit.map(Plaintext::Probe).ok_or(Fault::PlaintextRefused)
+        }
         // A pod that leaves the mesh may get its last connections before its capture is undone.
-        Enrolment::Meshed(Mode::Permissive) | Enrolment::None => Ok(Permit { destination, peer: None }),
+        Enrolment::Meshed(Mode::Permissive) | Enrolment::Joining | Enrolment::Leaving | Enrolment::None => {
+            Ok(Plaintext::Carry(Permit { destination, peer: None }))
+        }
     }
 }
 

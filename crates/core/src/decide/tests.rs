@@ -141,11 +141,54 @@ fn a_peer_of_another_trust_domain_is_not_admitted() {
 fn plaintext_is_admitted_by_mode() {
     let ask = |enrolment, wanted: &str| {
         let w = Workload { enrolment, ..pod("x/a", &["10.0.0.2"]) };
-        admit_plaintext(&w, wanted.parse().unwrap()).map(|p| p.peer().is_none())
+        match admit_plaintext(&w, ip("10.0.0.7"), &Default::default(), wanted.parse().unwrap()) {
+            Ok(Plaintext::Carry(permit)) => Ok(permit.peer().is_none()),
+            Ok(Plaintext::Probe(permit)) => panic!("{permit:?}"),
+            Err(fault) => Err(fault),
+        }
     };
     assert_eq!(ask(Enrolment::Meshed(Mode::Strict), "10.0.0.2:80"), Err(Fault::PlaintextRefused));
     assert_eq!(ask(Enrolment::Meshed(Mode::Permissive), "10.0.0.2:80"), Ok(true));
     assert_eq!(ask(Enrolment::None, "10.0.0.2:80"), Ok(true));
     assert_eq!(ask(Enrolment::Meshed(Mode::Permissive), "10.0.0.3:80"), Err(Fault::WrongDestination));
     assert_eq!(ask(Enrolment::Meshed(Mode::Permissive), "10.0.0.2:15001"), Err(Fault::SelfCall));
+}
+
+#[test]
+fn whatever_neighbouring_states_two_proxies_believe_in_they_speak_with_each_other() {
+    use Enrolment::*;
+    let steps = [
+        [None, Joining],
+        [Joining, Meshed(Mode::Strict)],
+        [Joining, Meshed(Mode::Permissive)],
+        [Meshed(Mode::Strict), Meshed(Mode::Permissive)],
+        [Meshed(Mode::Permissive), Leaving],
+        [Leaving, Joining],
+        [Leaving, None],
+    ];
+    for [one, other] in steps {
+        for (client_says, server_says) in [(one, other), (other, one), (one, one), (other, other)] {
+            let believed = Workload { enrolment: client_says, ..pod("x/a", &["10.0.0.2"]) };
+            let real = Workload { enrolment: server_says, ..believed.clone() };
+            // A proxy has captured what it is told is meshed for longer than a step, and is slow to capture what has just begun to join.
+            let captured = !matches!(server_says, None | Joining) || client_says.is_meshed() && client_says != Joining;
+            let plaintext = admit_plaintext(&real, ip("10.0.0.7"), &Default::default(), "10.0.0.2:80".parse().unwrap());
+            let works = match transport(Some(&believed)) {
+                Transport::Mesh { .. } => captured,
+                Transport::Joining { .. } => captured || plaintext.is_ok(),
+                Transport::Plaintext => plaintext.is_ok(),
+            };
+            assert!(works, "client {client_says:?}, server {server_says:?}");
+        }
+    }
+}
+
+#[test]
+fn a_joining_workload_is_spoken_to_by_mtls_unless_nobody_is_there_yet() {
+    let joining = Workload { enrolment: Enrolment::Joining, ..pod("x/a", &["10.0.0.2"]) };
+    assert_eq!(transport(Some(&joining)), Transport::Joining { peer: identity("x/a") });
+    assert!(is_not_there_yet(Fault::ConnectFailed) && is_not_there_yet(Fault::ConnectTimeout));
+    for fault in [Fault::PeerIdentity, Fault::Limit, Fault::Draining, Fault::Internal] {
+        assert!(!is_not_there_yet(fault), "{fault:?}");
+    }
 }

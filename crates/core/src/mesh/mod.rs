@@ -2,6 +2,7 @@
 
 mod gateway;
 mod policy;
+mod probe;
 mod route;
 mod service;
 mod settings;
@@ -10,6 +11,7 @@ mod workload;
 
 pub use gateway::*;
 pub use policy::*;
+pub use probe::*;
 pub use route::*;
 pub use service::*;
 pub use settings::*;

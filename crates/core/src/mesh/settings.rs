@@ -10,8 +10,8 @@ pub struct MeshSettings {
     pub name: Text,
     /// All identities live in this trust domain; others are refused.
     pub trust_domain: TrustDomain,
-    /// What a meshed workload does with plaintext when nothing else says.
-    pub mode: Mode,
+    /// What a meshed workload does with plaintext; none: the mesh is off, and no workload is meshed.
+    pub mode: Option<Mode>,
     /// Lifetime of an SVID; renewed at half of it.
     pub svid_lifetime: Duration,
     /// Where spans go; none: no tracing.
@@ -59,7 +59,7 @@ pub struct Limits {
     pub header_bytes: u32,
     /// Concurrent streams of one h2 connection that we serve.
     pub streams_per_connection: u32,
-    /// Open connections of one pod, inbound and outbound together, so that one pod cannot starve the others.
+    /// Open connections, tunnels and delivered requests of one pod, inbound and outbound together, so that one pod cannot starve the others.
     pub connections_per_pod: u32,
     /// Bytes of a request body kept for a retry; a longer body is sent once.
     pub replay_bytes: u32,

@@ -1,6 +1,6 @@
 //! Workloads: pods as the mesh sees them. It must not hold endpoints of Services.
 
-use super::Mode;
+use super::{Mode, Probe};
 use crate::{
     identity::Identity,
     name::{NsName, Text},
@@ -24,20 +24,28 @@ pub struct Workload {
     pub enrolment: Enrolment,
     /// Controller that owns it (Deployment name or pod name): the bounded label for logs and metrics.
     pub owner: Text,
+    /// What its kubelet asks of it. Only the proxy of its own node is told; empty for all others, and for a pod that is not meshed.
+    pub probes: Vec<Probe>,
 }
 
-/// Whether a pod is in the mesh.
+/// Whether a pod is in the mesh. A running pod is taken in by `None → Joining → Meshed` and let go by
+/// `Meshed(Strict) → Meshed(Permissive) → Leaving → None`, each step when all proxies have had time to know of the one before; so that
+/// whatever two neighbouring states two proxies believe in, they can speak with each other, and none speaks plaintext to a strict pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Enrolment {
     /// Not in the mesh: plaintext, not captured.
     None,
+    /// A running pod on its way in: to be captured, takes plaintext. Its peers speak mTLS if it answers, else plaintext as before.
+    Joining,
     /// In the mesh: captured, reachable by HBONE on :15008 (and by native HTTP/2 requests there), plaintext by mode.
     Meshed(Mode),
+    /// A running pod on its way out: still captured, takes both. Its peers speak plaintext.
+    Leaving,
 }
 
 impl Enrolment {
-    /// Whether the pod is captured and reachable by mTLS.
+    /// Whether the pod's node captures it.
     pub const fn is_meshed(self) -> bool {
-        matches!(self, Self::Meshed(_))
+        !matches!(self, Self::None)
     }
 }

@@ -13,7 +13,7 @@ pub(crate) fn settings() -> Arc<MeshSettings> {
     Arc::new(MeshSettings {
         name: "heddle".into(),
         trust_domain: crate::identity::TrustDomain::new("cluster.local").unwrap(),
-        mode: Mode::Strict,
+        mode: Some(Mode::Strict),
         svid_lifetime: Duration::from_secs(3600),
         tracing: None,
         access_log: AccessLog::All,
@@ -45,6 +45,7 @@ pub(crate) fn pod(id: &str, addresses: &[&str]) -> Workload {
         identity: identity(id),
         enrolment: Enrolment::Meshed(Mode::Strict),
         owner: name(id).name,
+        probes: vec![],
     }
 }
 

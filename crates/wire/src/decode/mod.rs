@@ -2,6 +2,7 @@
 
 mod field;
 mod gateway;
+mod probe;
 mod route;
 mod rule;
 mod service;

@@ -23,10 +23,13 @@ pub(super) fn workload(w: proto::Workload) -> Result<Workload, Bad> {
         identity: w.identity.parse().map_err(|e: BadIdentity| Bad::new(e.to_string())).at("identity")?,
         enrolment: match choice("enrolment", w.enrolment)? {
             proto::Enrolment::None => Enrolment::None,
+            proto::Enrolment::Joining => Enrolment::Joining,
+            proto::Enrolment::Leaving => Enrolment::Leaving,
             proto::Enrolment::Permissive => Enrolment::Meshed(Mode::Permissive),
             proto::Enrolment::Strict | proto::Enrolment::Unspecified => Enrolment::Meshed(Mode::Strict),
         },
         owner: text(w.owner).at("owner")?,
+        probes: super::probe::probes(w.probes)?,
     })
 }
 

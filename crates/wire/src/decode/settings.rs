@@ -19,8 +19,9 @@ pub(super) fn settings(s: proto::MeshSettings) -> Result<MeshSettings, Bad> {
         name: word(s.name).at("name")?,
         trust_domain: TrustDomain::new(&s.trust_domain).map_err(|e| Bad::new(e.to_string())).at("trust_domain")?,
         mode: match choice("mode", s.mode)? {
-            proto::Mode::Permissive => Mode::Permissive,
-            proto::Mode::Strict | proto::Mode::Unspecified => Mode::Strict,
+            proto::Mode::Off => None,
+            proto::Mode::Permissive => Some(Mode::Permissive),
+            proto::Mode::Strict | proto::Mode::Unspecified => Some(Mode::Strict),
         },
         svid_lifetime: time(s.svid_lifetime_ns, SVID_LIFETIME_MIN).at("svid_lifetime_ns")?,
         tracing: s.tracing.map(tracing).transpose().at("tracing")?,

@@ -74,7 +74,7 @@ fn settings() -> impl Strategy<Value = MeshSettings> {
         });
     let log = select(vec![AccessLog::Off, AccessLog::Errors, AccessLog::All]);
     let lifetime = (1u64..100_000).prop_map(Duration::from_secs);
-    (word(), "[a-z0-9._-]{1,20}", mode(), lifetime, option::of(tracing), log, limits).prop_map(
+    (word(), "[a-z0-9._-]{1,20}", option::of(mode()), lifetime, option::of(tracing), log, limits).prop_map(
         |(name, domain, mode, svid_lifetime, tracing, access_log, limits)| MeshSettings {
             name,
             trust_domain: TrustDomain::new(&domain).unwrap(),
@@ -88,9 +88,15 @@ fn settings() -> impl Strategy<Value = MeshSettings> {
 }
 
 fn workload() -> impl Strategy<Value = Workload> {
-    let enrolment = prop_oneof![Just(Enrolment::None), mode().prop_map(Enrolment::Meshed)];
-    (name(), text(), text(), vec(address(), 0..3), word(), word(), enrolment, text()).prop_map(
-        |(id, uid, node, addresses, namespace, account, enrolment, owner)| Workload {
+    let enrolment = prop_oneof![
+        Just(Enrolment::None),
+        Just(Enrolment::Joining),
+        mode().prop_map(Enrolment::Meshed),
+        Just(Enrolment::Leaving)
+    ];
+    let whose = (word(), word(), text());
+    (name(), text(), text(), vec(address(), 0..3), whose, enrolment, vec(probe(), 0..4)).prop_map(
+        |(id, uid, node, addresses, (namespace, account, owner), enrolment, probes)| Workload {
             identity: Identity::new(TrustDomain::new("td").unwrap(), &namespace, &account).unwrap(),
             id,
             uid,
@@ -98,8 +104,17 @@ fn workload() -> impl Strategy<Value = Workload> {
             addresses,
             enrolment,
             owner,
+            probes,
         },
     )
+}
+
+fn probe() -> impl Strategy<Value = Probe> {
+    let header = (header_name(), "[ -~]{0,9}").prop_map(|(name, value)| (name, value.trim().parse().unwrap()));
+    let http = (any::<bool>(), "/[a-z/%]{0,9}([?][a-z=&]{0,9})?", vec(header, 0..3))
+        .prop_map(|(tls, target, headers)| Ask::Http(HttpProbe { tls, target: target.parse().unwrap(), headers }));
+    let ask = prop_oneof![http, Just(Ask::Tcp), text().prop_map(|service| Ask::Grpc { service })];
+    (port(), ask).prop_map(|(port, ask)| Probe { port, ask })
 }
 
 fn service() -> impl Strategy<Value = Service> {

@@ -48,6 +48,23 @@ fn listener(edit: impl FnOnce(&mut proto::Listener)) -> Option<Body> {
     Some(Body::Gateway(proto::Gateway { id: "shop/front".into(), listeners: vec![listener], ..Default::default() }))
 }
 
+/// A pod with one probe, broken.
+fn probed(edit: impl FnOnce(&mut proto::Probe)) -> Option<Body> {
+    let mut probe = proto::Probe { port: 80, ask: http_probe("/") };
+    edit(&mut probe);
+    Some(Body::Workload(proto::Workload {
+        id: "shop/a".into(),
+        identity: "spiffe://td/ns/shop/sa/a".into(),
+        enrolment: proto::Enrolment::Strict.into(),
+        probes: vec![probe],
+        ..Default::default()
+    }))
+}
+
+fn http_probe(target: &str) -> Option<proto::probe::Ask> {
+    Some(proto::probe::Ask::Http(proto::HttpProbe { target: target.into(), ..Default::default() }))
+}
+
 #[test]
 fn each_broken_resource_is_refused_with_its_field_and_reason() {
     use proto::{filter::Filter as F, path_match::Path as P};
@@ -105,6 +122,23 @@ fn each_broken_resource_is_refused_with_its_field_and_reason() {
                 ..Default::default()
             })),
             "Pod/shop/a: identity: \"spiffe://td/x\" is not of the form spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT",
+        ),
+        ("Pod/shop/a", probed(|p| p.port = 0), "Pod/shop/a: probes[0].port: 0 is not a port (1 to 65535)"),
+        ("Pod/shop/a", probed(|p| p.ask = None), "Pod/shop/a: probes[0].ask: is missing"),
+        (
+            "Pod/shop/a",
+            probed(|p| p.ask = http_probe("ready")),
+            "Pod/shop/a: probes[0].http.target: \"ready\" is not a path of a request",
+        ),
+        (
+            "Pod/shop/a",
+            probed(|p| p.ask = http_probe("/ready#x")),
+            "Pod/shop/a: probes[0].http.target: \"/ready#x\" is not a path of a request",
+        ),
+        (
+            "Pod/shop/a",
+            probed(|p| p.ask = http_probe("/ready HTTP/1.1\r\n")),
+            "Pod/shop/a: probes[0].http.target: \"/ready HTTP/1.1\\r\\n\" is not a path of a request",
         ),
         (
             "settings",

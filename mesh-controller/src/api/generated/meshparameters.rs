@@ -47,6 +47,7 @@ pub struct MeshParametersLimits {
 pub enum MeshParametersMode {
     Strict,
     Permissive,
+    Off,
 }
 
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]

@@ -40,7 +40,7 @@ fn mesh() -> NodeDelta {
     let settings = Resource::Settings(Arc::new(MeshSettings {
         name: "heddle".into(),
         trust_domain: TrustDomain::new("cluster.local").unwrap(),
-        mode: Mode::Strict,
+        mode: Some(Mode::Strict),
         svid_lifetime: Duration::from_secs(60),
         tracing: None,
         access_log: AccessLog::All,
@@ -54,6 +54,7 @@ fn mesh() -> NodeDelta {
         identity: id(CART),
         enrolment: Enrolment::Meshed(Mode::Strict),
         owner: "cart".into(),
+        probes: vec![],
     }));
     NodeDelta { upserts: vec![settings, cart], removes: vec![] }
 }

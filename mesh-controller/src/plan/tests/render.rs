@@ -32,7 +32,8 @@ fn resource(out: &mut String, resource: &Resource) {
     match resource {
         Resource::Roots(_) => unreachable!("the plan makes no roots"),
         Resource::Settings(s) => {
-            let _ = writeln!(out, "  {} {} {:?} svid {:?}", s.name, s.trust_domain, s.mode, s.svid_lifetime);
+            let mode = s.mode.map_or_else(|| "Off".to_owned(), |mode| format!("{mode:?}"));
+            let _ = writeln!(out, "  {} {} {mode} svid {:?}", s.name, s.trust_domain, s.svid_lifetime);
             let _ = writeln!(out, "  access log {:?}, tracing {:?}", s.access_log, s.tracing);
             let _ = writeln!(out, "  {:?}", s.limits);
         }

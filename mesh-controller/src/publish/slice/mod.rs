@@ -39,10 +39,14 @@ impl Slice {
 
     /// What `changes`, which `mesh` holds already, mean for this proxy. Costs in proportion to them and to what they point to.
     pub fn change(&mut self, mesh: &Mesh, changes: &[Changed]) -> Touched {
-        match self {
-            Self::Node(slice) => slice.change(mesh, changes),
-            Self::Gateway(slice) => slice.change(mesh, changes),
+        let (mut touched, node) = match self {
+            Self::Node(slice) => (slice.change(mesh, changes), Some(slice.node())),
+            Self::Gateway(slice) => (slice.change(mesh, changes), None),
+        };
+        for entry in touched.values_mut().flatten() {
+            *entry = entry.seen_from(node);
         }
+        touched
     }
 }
 

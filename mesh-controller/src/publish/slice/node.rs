@@ -26,6 +26,10 @@ impl NodeSlice {
         Self { node, locals: BTreeMap::new() }
     }
 
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
     pub(super) fn change(&mut self, mesh: &Mesh, changes: &[Changed]) -> Touched {
         // Endpoint churn: no pod of ours came or went, so nothing needs to be compared before and after.
         let before = self.locals.clone();

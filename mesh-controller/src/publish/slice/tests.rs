@@ -22,6 +22,7 @@ pub(in crate::publish) fn pod(namespace: &str, name: &str, node: &str, meshed: b
         identity: Identity::new(TrustDomain::new("td").unwrap(), namespace, "default").unwrap(),
         enrolment: if meshed { Enrolment::Meshed(Mode::Strict) } else { Enrolment::None },
         owner: name.into(),
+        probes: if meshed { vec![Probe { port: 80, ask: Ask::Tcp }] } else { vec![] },
     }))
 }
 
@@ -154,6 +155,16 @@ fn a_gateway_gets_itself_its_certificates_and_what_its_routes_reach() {
     );
     check(&shop(), "gateway/shop/back", &["Secret/shop/other-tls", "Gateway/shop/back"]);
     check(&shop(), "gateway/shop/nobody", &[]);
+}
+
+#[test]
+fn what_a_kubelet_asks_of_a_pod_is_told_to_the_pods_own_node_only() {
+    for (proxy, told) in [("node/n1", true), ("node/n2", false), ("gateway/shop/front", false)] {
+        let all = slice(&shop(), &proxy.parse().unwrap());
+        let entry = all.iter().find(|e| &*e.encoded.name == "Pod/shop/cart-0").unwrap();
+        let Resource::Workload(w) = &entry.resource else { panic!("{entry:?}") };
+        assert_eq!(!w.probes.is_empty(), told, "{proxy}");
+    }
 }
 
 #[test]

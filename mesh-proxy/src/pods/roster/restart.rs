@@ -66,8 +66,10 @@ impl Roster {
 
     /// Ends: living connections are told, and get `limits.drain`. New ones are taken until another proxy of the node takes them, unless they
     /// would not wait for it: nobody is refused.
-    pub(super) async fn leave(self) {
+    pub(super) async fn leave(mut self) {
         let drain = self.shared.settings().map_or_else(Default::default, |s| s.limits.drain);
+        let sandboxes = self.pods.values_mut().flat_map(|e| e.sandboxes.values_mut());
+        let releases: Vec<_> = sandboxes.filter_map(|h| h.release.take()).map(|r| r.task).collect();
         let serving: Vec<&Serving> =
             self.pods.values().flat_map(|e| e.sandboxes.values()).filter_map(|h| h.serving.as_ref()).collect();
         self.listeners.serving(false);
@@ -80,6 +82,8 @@ impl Roster {
             }
             serving.iter().for_each(|s| s.deafen());
             futures_util::future::join_all(serving.iter().map(|s| s.ended())).await;
+            // Pods that are being let go: what lives there drains by itself.
+            futures_util::future::join_all(releases).await;
         };
         // Rules stay: without a proxy a meshed pod is closed, not open.
         let _ = timeout(drain, ended).await;

@@ -84,7 +84,7 @@ fn each_broken_document_says_what_is_wrong_with_it() {
         (gateway("  - {name: a, port: 443, protocol: HTTPS, tls: {mode: Terminate}}\n"), &["f:7: Gateway shop/g: spec.listeners[0].tls: certificateRefs or options must be specified when mode is Terminate"]),
         (gateway("  - {name: a, port: 66000, protocol: HTTP}\n"), &["f:7: Gateway shop/g: spec.listeners[0].port: must be at most 65535, not 66000"]),
         ("apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: c}\n".into(), &["f:1: GatewayClass c: spec: is required"]),
-        ("apiVersion: heddle.dev/v1alpha1\nkind: MeshParameters\nmetadata: {name: p}\nspec: {mode: Lax}\n".into(), &["f:4: MeshParameters p: spec.mode: \"Lax\" is not one of Strict, Permissive"]),
+        ("apiVersion: heddle.dev/v1alpha1\nkind: MeshParameters\nmetadata: {name: p}\nspec: {mode: Lax}\n".into(), &["f:4: MeshParameters p: spec.mode: \"Lax\" is not one of Strict, Permissive, Off"]),
     ];
     let mut failures = Vec::new();
     for (text, expected) in &cases {
