@@ -326,6 +326,10 @@ func (l *Load) NothingFailed(during string) Report {
 // Streams is how many long byte streams a driver keeps open.
 const Streams = 4
 
+// unnoticed is how long a client that shares connections may go on writing to one that is dead already: the
+// kernel must close what a killed process held, and the client must be told.
+const unnoticed = 500 * time.Millisecond
+
 // OnlyWhatWasHeldFailed is NothingFailed for the sudden end of a process: what it held at that moment dies with
 // it, and nothing that began later may. A byte stream may notice late, so streams are counted: one failure each.
 func (l *Load) OnlyWhatWasHeldFailed(during string, moment time.Time) Report {
@@ -340,7 +344,7 @@ func (l *Load) OnlyWhatWasHeldFailed(during string, moment time.Time) Report {
 		}
 		began := 0
 		for _, failure := range kind.Failures {
-			if failure.At.Before(moment) {
+			if failure.At.Before(moment.Add(unnoticed)) {
 				began++
 			}
 		}

@@ -40,6 +40,15 @@ func (w *Watch) on(machine string, words []string) {
 	w.watches[machine] = watch
 }
 
+// Leave stops looking at a machine that is about to lose its power, and keeps what was seen there: a watch would
+// hold the machine's network alive, and its cable with it. The wires to the others are looked at all the same.
+func (w *Watch) Leave(machine string) {
+	watch := w.watches[machine]
+	watch.Stop()
+	delete(w.watches, machine)
+	w.watches[machine+" before"] = watch
+}
+
 // Again looks at a machine that was rebooted: its network is a new one.
 func (w *Watch) Again(machine string, words ...string) { w.c.t.Helper(); w.on(machine, words) }
 

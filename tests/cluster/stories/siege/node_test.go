@@ -17,6 +17,7 @@ import (
 func TestARebootedNodesPodsAreMeshedAgain(t *testing.T) {
 	c := cluster.Use(t)
 	scene := c.Scene("reboot", 4)
+	scene.Watch.Leave("node2")
 	c.Node("node2").Reboot()
 	scene.Watch.Again("node2", scene.Load.Word)
 	c.MeshReady()
