@@ -118,6 +118,27 @@ mod tests {
         }
     }
 
+    /// YAML takes an unquoted Off for false.
+    #[test]
+    fn every_value_of_an_enumeration_is_a_text() {
+        fn enums<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+            match value {
+                Value::Object(map) => map.iter().for_each(|(key, inner)| {
+                    if key == "enum" {
+                        found.extend(inner.as_array().into_iter().flatten());
+                    }
+                    enums(inner, found);
+                }),
+                Value::Array(list) => list.iter().for_each(|inner| enums(inner, found)),
+                _ => {}
+            }
+        }
+        let definitions = parse(DEFINITIONS).unwrap();
+        let mut found = Vec::new();
+        definitions.iter().for_each(|definition| enums(definition, &mut found));
+        assert!(found.len() >= 6 && found.iter().all(|value| value.is_string()), "{found:?}");
+    }
+
     #[test]
     fn registry_version_and_replicas_are_the_users_choice() {
         let version = concat!("v", env!("CARGO_PKG_VERSION"));
