@@ -232,7 +232,7 @@ impl<'a> Chain<'a> {
             Err(error) => return Err(fault("(the file)", &format!("is not JSON: {error}"))),
         };
         let read = Self { file: &file.name, text, object };
-        if !read.object.get("name").is_some_and(|n| n.as_str().is_some_and(|n| !n.is_empty())) {
+        if read.object.get("name").and_then(Value::as_str).is_none_or(str::is_empty) {
             return Err(read.fault("name", "is missing"));
         }
         // Without it a runtime assumes a version in which plugins do not see the result of those before them.

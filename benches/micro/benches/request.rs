@@ -180,7 +180,14 @@ async fn client(shared: &Arc<Shared>, local: &Arc<Local>, service: &str) -> Clie
     let service = snapshot.service(&NsName::new("bench", service)).expect("the service").clone();
     let frontend = HttpFrontend { service, port: 80, protocol: AppProtocol::Http, routes: None };
     let (peer, original) = ("10.0.0.1:1".parse().expect("an address"), "10.96.0.1:80".parse().expect("an address"));
-    tokio::spawn(serve_frontend(far, frontend, local.clone(), shared.clone(), (peer, original), CancellationToken::new()));
+    tokio::spawn(serve_frontend(
+        far,
+        frontend,
+        local.clone(),
+        shared.clone(),
+        (peer, original),
+        CancellationToken::new(),
+    ));
     over(near).await
 }
 

@@ -169,7 +169,7 @@ impl Holder {
             Ok(socket) => {
                 for proxy in self.proxies.iter().filter(|(id, _)| **id != from).map(|(_, proxy)| proxy) {
                     // It finds out when it reads; then it dials again and gets all.
-                    let _ = send(&proxy.stream, Say::Held(listener.clone()), Some(&socket));
+                    let _ = send(&proxy.stream, Say::Held(*listener), Some(&socket));
                 }
                 self.kept.insert(key, socket);
             }

@@ -64,7 +64,8 @@ fn http(get: &Value, container: &Value) -> Option<Probe> {
         let name: HeaderName = given["name"].as_str()?.parse().ok()?;
         let value = HeaderValue::from_str(given["value"].as_str().unwrap_or_default()).ok()?;
         // An empty Accept asks the kubelet to send none.
-        if !OF_THE_CONNECTION.contains(&name) && !(name == header::ACCEPT && value.is_empty()) {
+        let no_accept = name == header::ACCEPT && value.is_empty();
+        if !no_accept && !OF_THE_CONNECTION.contains(&name) {
             headers.push((name, value));
         }
     }

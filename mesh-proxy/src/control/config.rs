@@ -39,6 +39,9 @@ const CACHE_PATIENCE: Duration = Duration::from_secs(1);
 /// Hello and one answer: the controller sends the next delta only after the answer to the last.
 const SAYINGS: usize = 2;
 
+/// Hears of the roots that the controller names, before anything that relies on them is acknowledged.
+type Trusts = Box<dyn Fn(&Arc<Roots>) + Send + Sync>;
+
 /// The client of the config stream.
 pub struct ConfigClient {
     link: Link,
@@ -49,7 +52,7 @@ pub struct ConfigClient {
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     stored: watch::Sender<Held>,
     view: ConfigView,
-    trusts: Box<dyn Fn(&Arc<Roots>) + Send + Sync>,
+    trusts: Trusts,
 }
 
 /// What the client holds and how it fares, for `/debug/config`. Cheap to clone and to read.

@@ -138,8 +138,8 @@ impl World {
                     self.hear(replica);
                 }
             }
-            for proxy in 0..PROXIES {
-                self.proxies[proxy].replica = connected[proxy];
+            for (proxy, replica) in connected.iter().enumerate() {
+                self.proxies[proxy].replica = *replica;
                 let ends = self.proxies[proxy].held.as_ref().map_or(0, |held| held.ends);
                 if ends < self.now + LIFETIME / 2 {
                     self.renew(proxy);

@@ -12,7 +12,6 @@ use mesh_sys::{Netns, address};
 use std::{
     collections::BTreeSet,
     fs,
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -162,7 +161,7 @@ fn sandbox(workload: &Workload, path: PathBuf, netns: &Netns) -> Option<Sandbox>
         uid: workload.uid.to_string(),
         netns: path,
         netns_id: netns.id(),
-        addresses: workload.addresses.iter().copied().collect::<Vec<IpAddr>>(),
+        addresses: workload.addresses.to_vec(),
         captured: false,
     })
 }
