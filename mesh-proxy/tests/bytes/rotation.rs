@@ -73,7 +73,7 @@ async fn a_root_is_replaced_under_load_and_no_tunnel_fails_or_is_cut() {
         Arc::new(Roots { revision: 1, certificates: old.roots().iter().map(|der| Arc::from(&**der)).collect() });
     let source = Arc::new(Rotating(Mutex::new((old.clone(), first))));
     let (near, far) = (World::of(source.clone()).await, Arc::new(World::of(source.clone()).await));
-    far.peer("server", "127.0.9.40", |mut stream: tokio::net::TcpStream| async move {
+    far.peer("server", "127.0.9.50", |mut stream: tokio::net::TcpStream| async move {
         let (mut read, mut write) = stream.split();
         let _ = tokio::io::copy(&mut read, &mut write).await;
         let _ = write.shutdown().await;
@@ -142,5 +142,5 @@ async fn a_root_is_replaced_under_load_and_no_tunnel_fails_or_is_cut() {
 }
 
 fn near_target(far: &World) -> mesh_core::balance::Target {
-    far.target("server", "127.0.9.40".parse().unwrap())
+    far.target("server", "127.0.9.50".parse().unwrap())
 }
