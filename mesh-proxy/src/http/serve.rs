@@ -8,9 +8,17 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use mesh_core::mesh::Limits;
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    sync::Notify,
     time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout_at},
 };
 
@@ -49,7 +57,11 @@ where
         .max_concurrent_streams(limits.streams_per_connection)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(limits.handshake);
+    let (used, first) = (AtomicBool::new(false), Notify::new());
     let service = service_fn(|request| {
+        if !used.swap(true, Ordering::Relaxed) {
+            first.notify_one();
+        }
         let (front, request_in) = (front.clone(), progress.request());
         async move {
             let mut answered = handle(front.clone(), request).await;
@@ -85,11 +97,16 @@ where
             }
             () = &mut stopped, if quiet.is_none() => {
                 quiet = Some(Instant::now() + linger);
-                // GOAWAY leaves nothing in doubt; a client of HTTP/1.1 hears it with its next response.
-                if version == Version::Http2 {
+                // GOAWAY leaves nothing in doubt; a client of HTTP/1.1 hears it with its next response. Who has just come gets the stream
+                // that it came for: told at once, it would come again and again.
+                if version == Version::Http2 && used.load(Ordering::Relaxed) {
                     told = true;
                     connection.as_mut().graceful_shutdown();
                 }
+            }
+            () = first.notified(), if version == Version::Http2 && quiet.is_some() && !told => {
+                told = true;
+                connection.as_mut().graceful_shutdown();
             }
             () = &mut drained, if cut.is_none() => cut = Some(Instant::now() + limits.drain),
             () = sleep_until(quiet.unwrap_or_else(Instant::now)), if quiet.is_some() && !told => {

@@ -1,7 +1,10 @@
 //! The roster: every pod of the node with its state; obeys `mesh_core::enroll` and answers the CNI. It must not decide, and never waits itself.
 
 mod adopt;
+mod ask;
 mod restart;
+
+pub use ask::{Answer, Ask};
 
 use super::{
     capture::{self, CaptureFault, Serving},
@@ -19,7 +22,6 @@ use mesh_run::Condition;
 use mesh_sys::{Netns, tool};
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -44,65 +46,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 8;
 
 pub use adopt::Adopt;
-
-/// What the CNI asks.
-#[derive(Debug)]
-pub enum Ask {
-    /// A sandbox exists.
-    Add {
-        /// What the plugin said of it.
-        sandbox: Sandbox,
-        /// Its namespace.
-        netns: Arc<Netns>,
-        /// Answered when the pod may start.
-        reply: oneshot::Sender<Answer>,
-    },
-    /// A sandbox goes away.
-    Del {
-        /// Which.
-        container: String,
-        /// Path of its namespace, if the runtime says it; else empty.
-        netns: PathBuf,
-        /// Answered when nothing is left of it.
-        reply: oneshot::Sender<Answer>,
-    },
-    /// Is a sandbox as ADD left it?
-    Check {
-        /// Which.
-        container: String,
-        /// Answered after a look.
-        reply: oneshot::Sender<Answer>,
-    },
-    /// Would ADD be served?
-    Status {
-        /// Answered at once.
-        reply: oneshot::Sender<Answer>,
-    },
-    /// Only these still exist.
-    Gc {
-        /// Container ids.
-        valid: Vec<String>,
-        /// Answered at once.
-        reply: oneshot::Sender<Answer>,
-    },
-}
-
-/// What the CNI hears.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Done.
-    Done {
-        /// Whether the pod is captured.
-        meshed: bool,
-    },
-    /// Not done.
-    Failed {
-        /// Why, naming the pod.
-        message: String,
-        /// Whether to try again.
-        retry: bool,
-    },
-}
 
 /// All pods of this node. Runs on the control runtime; the pods' listeners run on the data runtime.
 pub struct Roster {
