@@ -37,7 +37,7 @@ pub struct Accounts {
     /// Tokens must be made for this audience, so that one that was given to somebody else is of no use here.
     pub audience: String,
     /// ServiceAccount of the node proxies. A Gateway's proxy, once Gateways are provisioned, runs as an account of the Gateway's own name and
-    /// namespace: then [`Accounts::proxy`] is where it gets its name.
+    /// namespace: then `Accounts::proxy` is where it gets its name.
     pub node: NsName,
 }
 
