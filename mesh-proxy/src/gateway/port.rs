@@ -233,15 +233,9 @@ impl Port {
         tls: Option<&'static str>,
     ) -> Arc<Frontend> {
         let (gateway, port) = (self.gateway.clone(), self.number);
-        Arc::new(Frontend {
-            door: Door::Listener { gateway, port, scheme, server_name, tls },
-            local: self.local.clone(),
-            shared: self.shared.clone(),
-            peer,
-            destination,
-            stop: self.stop.clone(),
-            drain: self.stop.clone(),
-        })
+        let door = Door::Listener { gateway, port, scheme, server_name, tls };
+        let (local, shared) = (self.local.clone(), self.shared.clone());
+        Arc::new(Frontend::new(door, local, shared, (peer, destination), (self.stop.clone(), self.stop.clone())))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Body: the bodies that pass through the proxy, as one type. It must not buffer; `upload` does, within bounds.
 
-use super::{mirror::MirrorBody, plain::Release, upload::UploadReader};
+use super::{mirror::MirrorBody, plain::Lent, upload::UploadReader};
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http_body::{Frame, SizeHint};
@@ -20,8 +20,8 @@ pub enum Body {
     Empty,
     /// One chunk that is here already.
     Full(Bytes),
-    /// From an h1 or h2 client of ours, or from an application; the latter's connection goes back to its pool at the end.
-    Incoming(Incoming, Option<Release>),
+    /// From an h1 or h2 client of ours, or from an application; the latter comes with the connection that it is read from.
+    Incoming(Incoming, Option<Lent>),
     /// A native HTTP/2 stream between proxies.
     Native(Native),
     /// A request body with its counters, replay buffer and mirrors.
@@ -62,12 +62,15 @@ impl http_body::Body for Body {
                 *self = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Incoming(incoming, release) => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx)).map(|f| f.map_err(BodyError::Hyper));
+            Self::Incoming(incoming, None) => {
+                Pin::new(incoming).poll_frame(cx).map(|next| next.map(|frame| frame.map_err(BodyError::Hyper)))
+            }
+            Self::Incoming(incoming, lent) => {
+                let frame = ready!(lent.as_mut().map_or(Poll::Ready(None), |lent| lent.poll_frame(incoming, cx)));
                 if frame.is_none()
-                    && let Some(release) = release.take()
+                    && let Some(lent) = lent.take()
                 {
-                    release.reusable();
+                    lent.reusable();
                 }
                 Poll::Ready(frame)
             }
@@ -102,11 +105,11 @@ impl http_body::Body for Body {
 impl Drop for Body {
     fn drop(&mut self) {
         // Whoever knows the length stops reading at the last byte and never sees the end: that body is whole too.
-        if let Self::Incoming(incoming, release) = self
+        if let Self::Incoming(incoming, lent) = self
             && http_body::Body::is_end_stream(incoming)
-            && let Some(release) = release.take()
+            && let Some(lent) = lent.take()
         {
-            release.reusable();
+            lent.reusable();
         }
     }
 }

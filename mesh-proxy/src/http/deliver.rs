@@ -124,7 +124,7 @@ fn read(
     record.source.workload = shared.snapshot().and_then(|s| s.workload_at(arrival.peer.ip()).cloned());
     let bad = |what: &str| DialFault::new(Fault::BadRequest, what.to_owned());
     let authority = parts.uri.authority().cloned().ok_or_else(|| bad("a native request without :authority"))?;
-    record.host = Some(authority.as_str().into());
+    record.host = Some(authority.clone());
 
     let destination = parts.headers.remove(DESTINATION).ok_or_else(|| bad("no heddle-destination"))?;
     let protocol = parts.headers.remove(PROTOCOL).ok_or_else(|| bad("no heddle-protocol"))?;
@@ -145,7 +145,7 @@ fn read(
         parts.headers.insert(TRACEPARENT, here.header());
     }
     record.trace = Some(here);
-    guard.span = span;
+    guard.span = span.map(Box::new);
     head::strip_hop_by_hop(&mut parts.headers);
     let outgoing = Outgoing { method: parts.method, authority, path, headers: parts.headers, version: Version::HTTP_2 };
     Ok((permit, turn, protocol, outgoing))

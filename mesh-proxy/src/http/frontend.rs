@@ -9,7 +9,7 @@ use crate::{
     shared::Shared,
     telemetry::{Direction, Record},
 };
-use http::{Version, uri::Authority};
+use http::{HeaderValue, Version, uri::Authority};
 use mesh_core::{
     filter::Arrival,
     mesh::{AppProtocol, Scheme, Service},
@@ -30,6 +30,8 @@ pub struct Frontend {
     pub shared: Arc<Shared>,
     /// The client's address.
     pub peer: SocketAddr,
+    /// The same, as `x-forwarded-for` has it.
+    pub forwarded_for: HeaderValue,
     /// The address that it dialled.
     pub destination: SocketAddr,
     /// Cancelled when the client is to come again: the workload or the listener leaves, or the proxy.
@@ -63,6 +65,19 @@ pub enum Door {
 }
 
 impl Frontend {
+    /// A connection from `peer` to `destination`. `stop`: the client is to come again; `drain`: there is an end to it.
+    pub fn new(
+        door: Door,
+        local: Arc<Local>,
+        shared: Arc<Shared>,
+        (peer, destination): (SocketAddr, SocketAddr),
+        (stop, drain): (CancellationToken, CancellationToken),
+    ) -> Self {
+        let client = peer.ip().to_canonical().to_string();
+        let forwarded_for = HeaderValue::try_from(client).expect("the text of an address is a header value");
+        Self { door, local, shared, peer, forwarded_for, destination, stop, drain }
+    }
+
     /// Whose requests these are.
     pub fn direction(&self) -> Direction {
         match self.door {

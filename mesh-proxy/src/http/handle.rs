@@ -52,7 +52,7 @@ pub async fn handle(
     let served = match read(&front, parts, upgraded.is_some(), &mut guard) {
         Err(fault) => Err(fault.into()),
         Ok(outgoing) => match upgraded {
-            Some(client) => match upgrade::upgrade(&front, &snapshot, outgoing, client, guard).await {
+            Some(client) => match Box::pin(upgrade::upgrade(&front, &snapshot, outgoing, client, guard)).await {
                 Ok(response) => return Ok(response),
                 Err((fault, back)) => {
                     guard = back;
@@ -82,7 +82,7 @@ fn read(front: &Frontend, mut parts: Parts, upgraded: bool, guard: &mut RequestG
         // HTTP/1.0 without Host: the address that was dialled is all that is known.
         None => front.destination.to_string().parse().map_err(|_| Fault::BadRequest)?,
     };
-    record.host = Some(authority.as_str().into());
+    record.host = Some(authority.clone());
     // Tunnels through us are not offered (RFC 9110 §9.3.6 is for proxies that clients chose).
     if parts.method == Method::CONNECT {
         return Err(Fault::BadRequest);
@@ -99,7 +99,7 @@ fn read(front: &Frontend, mut parts: Parts, upgraded: bool, guard: &mut RequestG
         parts.headers.insert(crate::telemetry::trace::TRACEPARENT, here.header());
     }
     record.trace = Some(here);
-    guard.span = span;
+    guard.span = span.map(Box::new);
     let id = parts.headers.entry(REQUEST_ID).or_insert_with(new_id);
     record.request_id = Some(id.clone());
 
@@ -171,10 +171,19 @@ fn forwarded(
     authority: &http::uri::Authority,
     headers: &mut http::HeaderMap,
 ) {
-    let client = front.peer.ip().to_canonical();
-    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok());
-    let chain = before.map(|v| format!("{v}, ")).collect::<String>() + &client.to_string();
-    if let Ok(chain) = HeaderValue::try_from(chain) {
+    let mut chain = Vec::new();
+    for before in headers.get_all(FORWARDED_FOR).iter().filter(|v| v.to_str().is_ok()) {
+        chain.extend_from_slice(before.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    let chain = match chain.is_empty() {
+        true => Some(front.forwarded_for.clone()),
+        false => {
+            chain.extend_from_slice(front.forwarded_for.as_bytes());
+            HeaderValue::try_from(chain).ok()
+        }
+    };
+    if let Some(chain) = chain {
         headers.insert(FORWARDED_FOR, chain);
     }
     let scheme = match scheme {
@@ -189,6 +198,7 @@ fn forwarded(
 
 /// 128 random bits.
 fn new_id() -> HeaderValue {
-    let text = format!("{:032x}", rand::random::<u128>());
-    HeaderValue::try_from(text).expect("hexadecimal digits are a header value")
+    let mut text = [0; 32];
+    crate::telemetry::trace::digits(&rand::random::<[u8; 16]>(), &mut text);
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits are a header value")
 }

@@ -2,19 +2,12 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri, Version,
-    header::{
-        CONNECTION, CONTENT_TYPE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
-    },
+    header::{CONNECTION, CONTENT_TYPE, HOST, TE, UPGRADE},
     uri::Authority,
 };
 use mesh_core::fault::Fault;
 use smallvec::SmallVec;
 use std::borrow::Cow;
-
-/// Names that end at the next hop although no RFC 9110 list names them.
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Who the request is for, taken out of the head: `:authority` or the absolute form before `Host` (RFC 9112 §3.2.2). None: HTTP/1.0
 /// without a Host.
@@ -81,40 +74,44 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 
 /// Removes what ends at this hop (RFC 9110 §7.6.1). `te: trailers` stays: gRPC needs it, and our hops pass trailers on.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: SmallVec<[HeaderName; 4]> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','))
-            .filter_map(|t| HeaderName::from_bytes(t.trim().as_bytes()).ok())
-            .filter(|name| *name != TE)
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
+    // Most messages have none or one of them: a look at each name is cheaper than a search for each of the list.
+    let mut ends: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| ends_here(name)).cloned().collect();
+    if ends.is_empty() {
+        return;
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        HTTP2_SETTINGS,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-    ] {
+    for tokens in headers.get_all(CONNECTION).iter().filter_map(|v| v.to_str().ok()) {
+        for token in tokens.split(',').map(str::trim) {
+            // The two that nearly all say name no header that would not go anyway.
+            if token.eq_ignore_ascii_case("keep-alive") || token.eq_ignore_ascii_case("close") {
+                continue;
+            }
+            ends.extend(HeaderName::from_bytes(token.as_bytes()).ok().filter(|name| *name != TE));
+        }
+    }
+    let trailers = ends.contains(&TE) && lists(headers, &TE, "trailers");
+    for name in ends {
         headers.remove(name);
     }
-    if headers.contains_key(TE) {
-        let trailers = lists(headers, &TE, "trailers");
-        headers.remove(TE);
-        if trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    // The server side answers the expectation as soon as somebody reads the body.
-    headers.remove(EXPECT);
+}
+
+/// Headers of one hop; of `expect` too the server side answers it as soon as somebody reads the body.
+fn ends_here(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "expect"
+    )
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod deliver;
 mod direct;
 mod forward;
 mod frontend;
+mod gathered;
 mod handle;
 mod head;
 mod mirror;
@@ -18,6 +19,7 @@ mod send;
 mod serve;
 mod upgrade;
 mod upload;
+mod watch;
 
 pub use deliver::deliver;
 pub use frontend::{Door, Frontend};
@@ -45,6 +47,6 @@ pub async fn serve_frontend<T>(
     let Some(settings) = shared.settings() else { return };
     let door = Door::Service { service: frontend.service, port: frontend.port };
     let drain = shared.drain.clone();
-    let front = Arc::new(Frontend { door, local, shared, peer, destination: original, stop, drain });
+    let front = Arc::new(Frontend::new(door, local, shared, (peer, original), (stop, drain)));
     serve(io, front, &settings.limits).await;
 }

@@ -56,16 +56,19 @@ fn peer_fault(response: &Response<Body>) -> Option<Fault> {
     response.headers().get(FAULT).and_then(|label| Fault::from_label(label.to_str().ok()?))
 }
 
-/// A native request on a stream of its own. The body is sent from here until the response head comes; only what is left then
-/// needs a task.
+/// A native request on a stream of its own.
 async fn native(slot: Slot, request: Request<()>, body: Body) -> Result<Response<Body>, DialFault> {
-    let failed = |error: h2::Error| DialFault::new(fault_of_native(&error), error);
-    if body.is_end_stream() {
-        let (response, _, lease) = slot.send_request(request, true).map_err(failed)?;
-        let (head, stream) = response.await.map_err(failed)?.into_parts();
-        let native = Native::new(stream, &head.headers, Some(lease), None);
-        return Ok(Response::from_parts(head, Body::Native(native)));
+    if !body.is_end_stream() {
+        return Box::pin(native_with_body(slot, request, body)).await;
     }
+    let (response, _, lease) = slot.send_request(request, true).map_err(failed)?;
+    let (head, stream) = response.await.map_err(failed)?.into_parts();
+    let native = Native::new(stream, &head.headers, Some(lease), None);
+    Ok(Response::from_parts(head, Body::Native(native)))
+}
+
+/// The body is sent from here until the response head comes; only what is left then needs a task.
+async fn native_with_body(slot: Slot, request: Request<()>, body: Body) -> Result<Response<Body>, DialFault> {
     let (mut response, stream, lease) = slot.send_request(request, false).map_err(failed)?;
     let mut upload = Some(Box::pin(pump(body, stream, |_| ())));
     let head = poll_fn(|cx| {
@@ -95,4 +98,8 @@ async fn native(slot: Slot, request: Request<()>, body: Body) -> Result<Response
     let (head, stream) = head.into_parts();
     let native = Native::new(stream, &head.headers, Some(lease), upload);
     Ok(Response::from_parts(head, Body::Native(native)))
+}
+
+fn failed(error: h2::Error) -> DialFault {
+    DialFault::new(fault_of_native(&error), error)
 }

@@ -40,9 +40,8 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.telemetry.0.metrics.closed(self.record.direction);
-        let mut record = std::mem::replace(&mut self.record, Record::new(Kind::Connection, Direction::Outbound));
-        record.duration = self.started.elapsed();
-        let wanted = record.is_wanted(self.level);
-        self.telemetry.finish(record, wanted);
+        self.record.duration = self.started.elapsed();
+        let wanted = self.record.is_wanted(self.level);
+        self.telemetry.finish(&mut self.record, wanted);
     }
 }

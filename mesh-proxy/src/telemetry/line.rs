@@ -21,7 +21,7 @@ pub fn append(record: &Record, out: &mut Vec<u8>) {
     shown(out, "trace_id", record.trace.map(|t| t.trace_id));
     text(out, "request_id", record.request_id.as_ref().and_then(|v| v.to_str().ok()));
     text(out, "method", record.method.as_ref().map(|m| m.as_str()));
-    text(out, "host", record.host.as_deref());
+    text(out, "host", record.host.as_ref().map(|h| h.as_str()));
     text(out, "path", record.path.as_ref().map(|p| p.path()));
     text(out, "protocol", Some(protocol(record.version)));
     number(out, "status", record.status.map(|s| u64::from(s.as_u16())));
@@ -194,7 +194,7 @@ mod tests {
         record.trace = crate::telemetry::trace::parse(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         record.request_id = Some(HeaderValue::from_static("id\"1"));
         record.method = Some(Method::GET);
-        record.host = Some("cart\u{1}".into());
+        record.host = Some(http::uri::Authority::from_static("cart:80"));
         record.path = Some("/a?secret=1".parse().unwrap());
         record.version = Some(Version::HTTP_2);
         record.status = Some(StatusCode::SERVICE_UNAVAILABLE);
@@ -213,7 +213,7 @@ mod tests {
         record.fail(Fault::Internal, "a consequence");
         let expected = serde_json::json!({
             "ts": "2025-11-24T16:00:00.123Z", "kind": "request", "direction": "outbound",
-            "trace_id": "0af7651916cd43dd8448eb211c80319c", "request_id": "id\"1", "method": "GET", "host": "cart\u{1}",
+            "trace_id": "0af7651916cd43dd8448eb211c80319c", "request_id": "id\"1", "method": "GET", "host": "cart:80",
             "path": "/a", "protocol": "HTTP/2", "status": 503, "grpc_status": 14,
             "source": {"workload": "shop/cart-1", "owner": "cart", "identity": "spiffe://cluster.local/ns/shop/sa/cart", "address": "[::1]:80"},
             "destination": {"workload": null, "owner": null, "identity": null, "address": null},

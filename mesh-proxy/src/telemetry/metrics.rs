@@ -1,5 +1,7 @@
 //! Metrics: the families of the proxy and their bounded labels. It must not take a label from a request: labels are names of config, codes and faults.
 
+mod recent;
+
 use super::{Direction, Kind, Record};
 use mesh_core::{
     fault::Fault,
@@ -56,6 +58,8 @@ pub struct Attempted<'a> {
 
 #[derive(Debug)]
 pub(super) struct Metrics {
+    /// Tells these families from those of other tests in the process.
+    family: usize,
     requests: Bounded<RequestLabels, Counter>,
     latency: Bounded<LatencyLabels, Histogram>,
     attempts: Bounded<AttemptLabels, Counter>,
@@ -133,7 +137,9 @@ struct HandshakeLabels {
 
 impl Metrics {
     pub(super) fn register(registry: &mut Registry, log_dropped: Counter) -> Self {
+        static FAMILIES: AtomicUsize = AtomicUsize::new(0);
         let m = Self {
+            family: FAMILIES.fetch_add(1, Ordering::Relaxed),
             requests: Bounded::new(Counter::default),
             latency: Bounded::new(|| Histogram::new(LATENCY_BUCKETS)),
             attempts: Bounded::new(Counter::default),
@@ -203,14 +209,21 @@ impl Metrics {
     }
 
     pub(super) fn attempt(&self, attempted: Attempted<'_>) {
-        let service = ServicePort(attempted.service.cloned());
-        let labels = ServiceLabels { service: service.clone() };
+        let service = || ServicePort(attempted.service.cloned());
         if attempted.fault == Some(Fault::RetryBudget) {
-            self.budget_refusals.with(labels, |c| c.inc());
+            self.budget_refusals.with(ServiceLabels { service: service() }, |c| c.inc());
             return;
         }
-        self.attempts.with(AttemptLabels { service, fault: FaultLabel(attempted.fault) }, |c| c.inc());
+        let find = || {
+            let labels = AttemptLabels { service: service(), fault: FaultLabel(attempted.fault) };
+            self.attempts.with(labels, Counter::clone)
+        };
+        recent::attempts(self.family, attempted.service, attempted.fault, find).inc();
         let retried = attempted.retry > 0;
+        if !attempted.budgeted && !retried {
+            return;
+        }
+        let labels = ServiceLabels { service: service() };
         if attempted.budgeted {
             let window = if retried { &self.budget_retries } else { &self.budget_requests };
             window.with(labels.clone(), |c| c.inc());
@@ -221,30 +234,14 @@ impl Metrics {
     }
 
     pub(super) fn finish(&self, record: &Record) {
-        let direction = Side(Some(record.direction));
-        let local = record.local();
-        let namespace = Text0(local.map(|w| w.id.namespace.clone()));
-        let owner = Text0(local.map(|w| w.owner.clone()));
-        let service = ServicePort(record.service.clone());
-        let fault = FaultLabel(record.fault);
         match record.kind {
             Kind::Request => {
-                let route = Route(record.route.clone());
-                let code = Code(record.status.map(|s| s.as_u16()));
-                let latency = LatencyLabels {
-                    direction,
-                    namespace: namespace.clone(),
-                    owner: owner.clone(),
-                    service: service.clone(),
-                    route: route.clone(),
-                    class: Class(record.status.map(|s| s.as_u16() / 100)),
-                };
-                self.latency.with(latency, |h| h.observe(record.duration.as_secs_f64()));
-                let rule = Text0(record.rule.clone());
-                let labels = RequestLabels { direction, namespace, owner, service, route, rule, code, fault };
-                self.requests.with(labels, |c| c.inc());
+                let counted = recent::requests(self.family, record, || self.requests_of(record));
+                counted.latency.observe(record.duration.as_secs_f64());
+                counted.total.inc();
             }
             Kind::Connection => {
+                let (direction, namespace, owner, service) = whose(record);
                 for (flow, bytes) in [("in", record.bytes_in), ("out", record.bytes_out)] {
                     let labels = ByteLabels {
                         direction,
@@ -255,10 +252,42 @@ impl Metrics {
                     };
                     self.bytes.with(labels, |c| c.inc_by(bytes));
                 }
+                let fault = FaultLabel(record.fault);
                 self.connections.with(ConnectionLabels { direction, namespace, owner, service, fault }, |c| c.inc());
             }
         }
     }
+
+    fn requests_of(&self, record: &Record) -> recent::Requests {
+        let (direction, namespace, owner, service) = whose(record);
+        let route = Route(record.route.clone());
+        let latency = LatencyLabels {
+            direction,
+            namespace: namespace.clone(),
+            owner: owner.clone(),
+            service: service.clone(),
+            route: route.clone(),
+            class: Class(record.status.map(|s| s.as_u16() / 100)),
+        };
+        let (rule, code) = (Text0(record.rule.clone()), Code(record.status.map(|s| s.as_u16())));
+        let fault = FaultLabel(record.fault);
+        let requests = RequestLabels { direction, namespace, owner, service, route, rule, code, fault };
+        recent::Requests {
+            total: self.requests.with(requests, Counter::clone),
+            latency: self.latency.with(latency, Histogram::clone),
+        }
+    }
+}
+
+/// The labels that requests and connections share.
+fn whose(record: &Record) -> (Side, Text0, Text0, ServicePort) {
+    let local = record.local();
+    (
+        Side(Some(record.direction)),
+        Text0(local.map(|w| w.id.namespace.clone())),
+        Text0(local.map(|w| w.owner.clone())),
+        ServicePort(record.service.clone()),
+    )
 }
 
 /// A family that stops growing.
@@ -277,15 +306,14 @@ where
     }
 
     /// Does `count` to the metric of `labels`, or to the one of no labels when the family is full.
-    fn with<T>(&self, labels: S, count: impl FnOnce(&M) -> T) {
+    fn with<T>(&self, labels: S, count: impl FnOnce(&M) -> T) -> T {
         if let Some(metric) = self.family.get(&labels) {
-            count(&metric);
-            return;
+            return count(&metric);
         }
         // Two who miss at once may count one set twice: the bound is a bound, not a census.
         let full = self.series.fetch_add(1, Ordering::Relaxed) >= SERIES_MAX;
         let labels = if full { S::default() } else { labels };
-        count(&self.family.get_or_create(&labels));
+        count(&self.family.get_or_create(&labels))
     }
 }
 
@@ -401,6 +429,23 @@ mod tests {
         );
         assert!(text.contains("heddle_request_duration_seconds_count{"), "{text}");
         assert!(text.contains("class=\"5xx\""), "{text}");
+    }
+
+    #[test]
+    fn requests_with_other_names_are_counted_apart_also_when_a_thread_remembers_some() {
+        let mut registry = Registry::default();
+        let telemetry = crate::telemetry::Telemetry::new(crate::telemetry::AccessLogSink::discard(), &mut registry);
+        let (cart, pay) = (NsName::new("shop", "cart"), NsName::new("shop", "pay"));
+        for n in 0..1000_u16 {
+            let mut request = telemetry.request(Direction::Outbound, AccessLog::Off, std::time::Instant::now());
+            let service = if n % 2 == 0 { &cart } else { &pay };
+            request.record.service = Some((service.clone(), 80 + n % 5));
+            request.record.status = StatusCode::from_u16(200 + n % 100).ok();
+        }
+        let text = scrape(&registry);
+        let totals: Vec<&str> = text.lines().filter(|l| l.starts_with("heddle_requests_total{")).collect();
+        assert_eq!(totals.len(), 100, "2 services, 5 ports and 100 codes go together in 100 ways");
+        assert!(totals.iter().all(|l| l.ends_with(" 10")), "{totals:#?}");
     }
 
     #[test]

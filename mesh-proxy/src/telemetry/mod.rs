@@ -63,10 +63,11 @@ impl Telemetry {
         self.0.log.flush(patience);
     }
 
-    fn finish(&self, record: Record, wanted: bool) {
-        self.0.metrics.finish(&record);
+    /// Counts a record that ended. If its line is wanted it is taken, and an empty one left behind.
+    fn finish(&self, record: &mut Record, wanted: bool) {
+        self.0.metrics.finish(record);
         if wanted {
-            self.0.log.push(record);
+            self.0.log.push(std::mem::replace(record, Record::at(record.kind, record.direction, record.started)));
         }
     }
 }

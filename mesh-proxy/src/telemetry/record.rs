@@ -1,7 +1,7 @@
 //! Record: everything that one connection or request has to tell, by reference to the nouns. It must not format; `line` does.
 
 use super::trace::TraceParent;
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Version, uri::Authority};
 use mesh_core::{
     fault::Fault,
     identity::Identity,
@@ -74,7 +74,7 @@ pub struct Record {
     /// HTTP method.
     pub method: Option<Method>,
     /// Host as the client wrote it.
-    pub host: Option<Text>,
+    pub host: Option<Authority>,
     /// Path without query (queries carry secrets).
     pub path: Option<http::uri::PathAndQuery>,
     /// HTTP version that the client spoke; none: opaque bytes.
@@ -110,10 +110,15 @@ pub struct Record {
 impl Record {
     /// A record that begins now.
     pub fn new(kind: Kind, direction: Direction) -> Self {
+        Self::at(kind, direction, SystemTime::now())
+    }
+
+    /// A record of which no more is known than this.
+    pub fn at(kind: Kind, direction: Direction, started: SystemTime) -> Self {
         Self {
             kind,
             direction,
-            started: SystemTime::now(),
+            started,
             duration: Duration::ZERO,
             trace: None,
             request_id: None,

@@ -10,7 +10,7 @@ pub struct RequestGuard {
     /// What is known so far.
     pub record: Record,
     /// Its span, if it is sampled.
-    pub span: Option<RequestSpan>,
+    pub span: Option<Box<RequestSpan>>,
     telemetry: Telemetry,
     level: AccessLog,
     started: Instant,
@@ -31,12 +31,11 @@ impl Telemetry {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        let mut record = std::mem::replace(&mut self.record, Record::new(Kind::Request, Direction::Outbound));
-        record.duration = self.started.elapsed();
+        self.record.duration = self.started.elapsed();
         if let Some(span) = self.span.take() {
-            span.finish(&record);
+            span.finish(&self.record);
         }
-        let wanted = record.is_wanted(self.level);
-        self.telemetry.finish(record, wanted);
+        let wanted = self.record.is_wanted(self.level);
+        self.telemetry.finish(&mut self.record, wanted);
     }
 }

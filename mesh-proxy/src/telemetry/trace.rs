@@ -56,6 +56,14 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
+/// Writes bytes as lower case hexadecimal digits, two for each, as far as there is room.
+pub fn digits(bytes: &[u8], text: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}
+
 impl TraceParent {
     /// A new trace that begins here, from 192 random bits.
     pub fn begin(random: u128, span: u64, sampled: bool) -> Self {
@@ -65,17 +73,10 @@ impl TraceParent {
 
     /// The header that passes it on.
     pub fn header(&self) -> HeaderValue {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        let put = |at: usize, bytes: &[u8], text: &mut [u8; 55]| {
-            for (i, byte) in bytes.iter().enumerate() {
-                text[at + 2 * i] = DIGITS[usize::from(byte >> 4)];
-                text[at + 2 * i + 1] = DIGITS[usize::from(byte & 15)];
-            }
-        };
-        put(3, &self.trace_id.to_bytes(), &mut text);
-        put(36, &self.span_id.to_bytes(), &mut text);
-        put(53, &[if self.sampled { SAMPLED } else { 0 }], &mut text);
+        digits(&self.trace_id.to_bytes(), &mut text[3..35]);
+        digits(&self.span_id.to_bytes(), &mut text[36..52]);
+        digits(&[if self.sampled { SAMPLED } else { 0 }], &mut text[53..]);
         HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a header value")
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     local::Local,
     telemetry::{HandshakeResult, HandshakeSide, Telemetry},
 };
+use foldhash::fast::RandomState;
 use mesh_core::{
     balance::Target,
     decide::{self, Transport},
@@ -20,7 +21,7 @@ use mesh_core::{
 use mesh_tls::Trust;
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, hash_map::RandomState},
+    collections::HashMap,
     hash::BuildHasher,
     net::IpAddr,
     sync::{Arc, OnceLock, Weak},
@@ -37,11 +38,13 @@ pub struct Pool(Arc<Inner>);
 /// Locks of the pool, so that two workers seldom meet at one. Held for a look-up, never over an await.
 const SHARDS: usize = 16;
 
+type Shard = Mutex<HashMap<Key, Peer, RandomState>>;
+
 struct Inner {
     trust: Arc<Trust>,
     snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
     telemetry: OnceLock<Telemetry>,
-    shards: [Mutex<HashMap<Key, Peer>>; SHARDS],
+    shards: [Shard; SHARDS],
     hasher: RandomState,
 }
 
@@ -83,7 +86,7 @@ impl Pool {
     /// An empty pool. `snapshot` tells the bounds, and which workloads are gone.
     pub fn new(trust: Arc<Trust>, snapshot: watch::Receiver<Option<Arc<Snapshot>>>) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self(Arc::new(Inner { trust, snapshot, telemetry: OnceLock::new(), shards, hasher: RandomState::new() }))
+        Self(Arc::new(Inner { trust, snapshot, telemetry: OnceLock::new(), shards, hasher: RandomState::default() }))
     }
 
     /// Counts handshakes there from now on; the first call counts.
@@ -94,15 +97,22 @@ impl Pool {
     /// A stream slot on a connection from `local` to `target`'s workload, whose certificate must be `peer`'s; dials if there is none.
     /// Bounded by `limits.handshake`. Cancelling it leaves the dial to those who also wait for it.
     pub async fn open(&self, local: &Arc<Local>, target: &Target, peer: &Identity) -> Result<Slot, DialFault> {
+        self.dialled(self.key(local, target, peer)?, local).await
+    }
+
+    fn key(&self, local: &Local, target: &Target, peer: &Identity) -> Result<Key, DialFault> {
         let me = local.workload();
-        let key = Key {
+        Ok(Key {
             generation: self.0.trust.generation(&me.identity).map_err(|e| DialFault::new(Fault::NoIdentity, e))?,
             local: me.identity.clone(),
             local_uid: me.uid.clone(),
             peer: peer.clone(),
             peer_uid: target.workload.as_ref().map_or_else(|| "".into(), |w| w.uid.clone()),
             address: target.address.ip().to_canonical(),
-        };
+        })
+    }
+
+    async fn dialled(&self, key: Key, local: &Arc<Local>) -> Result<Slot, DialFault> {
         let deadline = Instant::now() + self.0.handshake();
         loop {
             let mut done = match self.0.find(&key, local, deadline)? {
@@ -127,14 +137,24 @@ impl Pool {
 
     /// Finds out how an endpoint is reached now, and takes a slot if it is by mTLS. Who is on the way into the mesh may not be there yet.
     pub async fn reach(&self, local: &Arc<Local>, target: &Target, transport: Transport) -> Result<Way, DialFault> {
-        match transport {
-            Transport::Plaintext => Ok(Way::Plain),
-            Transport::Mesh { peer } => self.open(local, target, &peer).await.map(|slot| Way::Mesh(slot, peer)),
-            Transport::Joining { peer } => match timeout(JOINING, self.open(local, target, &peer)).await {
-                Ok(Ok(slot)) => Ok(Way::Mesh(slot, peer)),
-                Ok(Err(fault)) if !decide::is_not_there_yet(fault.fault) => Err(fault),
-                Ok(Err(_)) | Err(_) => Ok(Way::Plain),
-            },
+        let (peer, joining) = match transport {
+            Transport::Plaintext => return Ok(Way::Plain),
+            Transport::Mesh { peer } => (peer, false),
+            Transport::Joining { peer } => (peer, true),
+        };
+        let key = self.key(local, target, &peer)?;
+        if let Some(slot) = self.0.ready(&key) {
+            return Ok(Way::Mesh(slot, peer));
+        }
+        // To dial is seldom, and what it holds would be carried about by every request.
+        let dialled = Box::pin(self.dialled(key, local));
+        if !joining {
+            return dialled.await.map(|slot| Way::Mesh(slot, peer));
+        }
+        match timeout(JOINING, dialled).await {
+            Ok(Ok(slot)) => Ok(Way::Mesh(slot, peer)),
+            Ok(Err(fault)) if !decide::is_not_there_yet(fault.fault) => Err(fault),
+            Ok(Err(_)) | Err(_) => Ok(Way::Plain),
         }
     }
 
@@ -199,8 +219,13 @@ impl Inner {
             .map_or_else(|| mesh_core::mesh::Limits::default().handshake, |s| s.settings().limits.handshake)
     }
 
-    fn shard(&self, key: &Key) -> &Mutex<HashMap<Key, Peer>> {
+    fn shard(&self, key: &Key) -> &Shard {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    /// A slot of a connection that is there.
+    fn ready(&self, key: &Key) -> Option<Slot> {
+        self.shard(key).lock().get(key)?.connections.iter().find_map(|c| c.slot())
     }
 
     /// A slot, or a dial to wait for; begins one if those under way have waiters enough.

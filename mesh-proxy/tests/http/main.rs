@@ -8,4 +8,5 @@ mod mesh;
 mod retries;
 mod server;
 mod unwatched;
+mod upstream;
 mod world;

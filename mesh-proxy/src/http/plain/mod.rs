@@ -1,0 +1,187 @@
+//! Plain: pooled HTTP connections to applications, made inside the workload's network namespace. It must not encrypt or choose endpoints.
+
+mod fault;
+mod one;
+mod pool;
+
+pub(super) use fault::{fault_of, fault_of_native};
+pub use pool::Lent;
+
+use super::{body::Body, gathered::Gathered, outgoing::Protocol};
+use crate::{local::Local, tunnel::DialFault};
+use http::{Method, Request, Response};
+use http_body::Body as _;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mesh_core::{fault::Fault, mesh::Limits, name::Text};
+use one::One;
+use pool::{Key, Pool};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+/// A connection that idled this long may be in the middle of being closed by its server.
+const MAYBE_CLOSING: Duration = Duration::from_millis(500);
+/// Mirrored requests of one workload at once; more are left out.
+const MIRRORS: usize = 256;
+/// HTTP/1.1 buffers cannot be smaller than this.
+pub(super) const H1_BUFFER_MIN: usize = 8192;
+
+/// The plain connections of one workload. They end with it.
+#[derive(Debug)]
+pub struct Upstreams {
+    pool: Arc<Pool>,
+    mirrors: Arc<Semaphore>,
+}
+
+impl Default for Upstreams {
+    fn default() -> Self {
+        Self { pool: Arc::default(), mirrors: Arc::new(Semaphore::new(MIRRORS)) }
+    }
+}
+
+impl Upstreams {
+    /// The right to send one mirrored request.
+    pub fn mirror(&self) -> Result<OwnedSemaphorePermit, tokio::sync::TryAcquireError> {
+        self.mirrors.clone().try_acquire_owned()
+    }
+
+    /// Sends a request to an application and waits for the response head. A connection that turns out to be closed before anything
+    /// was sent on it is replaced silently. Cancelling it closes an HTTP/1.1 connection and resets an HTTP/2 stream.
+    pub async fn send(
+        &self,
+        local: &Local,
+        address: SocketAddr,
+        uid: Option<Text>,
+        protocol: Protocol,
+        limits: &Limits,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, DialFault> {
+        let key = Key { address, uid };
+        match protocol {
+            Protocol::Http1 => self.send_http1(local, key, limits, request).await,
+            Protocol::Http2 => self.send_http2(local, key, limits, request).await,
+        }
+    }
+
+    async fn send_http1(
+        &self,
+        local: &Local,
+        key: Key,
+        limits: &Limits,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, DialFault> {
+        let waiting = self.pool.waiting(&key);
+        loop {
+            let mut spare = None;
+            let (mut one, reused) = match waiting.take() {
+                Some(idle) => {
+                    if idle.since.elapsed() > MAYBE_CLOSING && is_repeatable(&request) {
+                        spare = Some(copy(&request));
+                    }
+                    (idle.one, true)
+                }
+                None => (Box::pin(dial_http1(local, key.address, limits)).await?, false),
+            };
+            match one.send(request).await {
+                Ok(response) => {
+                    let lent = Lent::one(waiting, one);
+                    return Ok(response.map(|body| received(body, lent)));
+                }
+                Err(mut error) => match error.take_message().or(spare) {
+                    Some(again) if reused => request = again,
+                    _ => return Err(fault_of(error.into_error())),
+                },
+            }
+        }
+    }
+
+    async fn send_http2(
+        &self,
+        local: &Local,
+        key: Key,
+        limits: &Limits,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, DialFault> {
+        loop {
+            let pooled = self.pool.share(&key);
+            let reused = pooled.is_some();
+            let (mut shared, stream) = match pooled {
+                Some(found) => found,
+                None => {
+                    let sender = Box::pin(dial_http2(local, key.address, limits)).await?;
+                    self.pool.add(key.clone(), sender)
+                }
+            };
+            match shared.sender.try_send_request(request).await {
+                Ok(response) => {
+                    let lent = Lent::stream(stream);
+                    return Ok(response.map(|body| received(body, lent)));
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(again) if reused => request = again,
+                    _ => return Err(fault_of(error.into_error())),
+                },
+            }
+        }
+    }
+}
+
+/// A response body that gives its connection back. An empty one does so at once.
+fn received(body: hyper::body::Incoming, lent: Lent) -> Body {
+    if body.is_end_stream() {
+        lent.reusable();
+        return Body::Empty;
+    }
+    Body::Incoming(body, Some(lent))
+}
+
+/// RFC 9110 §9.2.2: a proxy may repeat an idempotent request by itself when the connection was closed under it.
+fn is_repeatable(request: &Request<Body>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+        && matches!(request.body(), Body::Empty)
+}
+
+fn copy(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(Body::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+async fn dial_http1(local: &Local, address: SocketAddr, limits: &Limits) -> Result<Box<One>, DialFault> {
+    let stream = local.connect(address, Instant::now() + limits.handshake).await?;
+    let (sender, driver) = http1::Builder::new()
+        .max_buf_size((limits.header_bytes as usize).max(H1_BUFFER_MIN))
+        .handshake(TokioIo::new(Gathered(stream)))
+        .await
+        .map_err(fault_of)?;
+    Ok(One::new(address, sender, driver))
+}
+
+async fn dial_http2(
+    local: &Local,
+    address: SocketAddr,
+    limits: &Limits,
+) -> Result<http2::SendRequest<Body>, DialFault> {
+    let deadline = Instant::now() + limits.handshake;
+    let stream = local.connect(address, deadline).await?;
+    let handshake = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_header_list_size(limits.header_bytes)
+        .handshake(TokioIo::new(stream));
+    let (sender, connection) = tokio::time::timeout_at(deadline, handshake)
+        .await
+        .map_err(|_| DialFault::from(Fault::ConnectTimeout))?
+        .map_err(fault_of)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%address, %error, "connection to an application ended");
+        }
+    });
+    Ok(sender)
+}

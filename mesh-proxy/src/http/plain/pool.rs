@@ -1,0 +1,238 @@
+//! The plain connections that wait for their next request, and the streams in use of shared ones. It must not dial.
+
+use super::one::{One, Rest};
+use crate::http::body::{Body, BodyError};
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use http_body::{Body as _, Frame};
+use hyper::{body::Incoming, client::conn::http2};
+use mesh_core::name::Text;
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+/// Idle HTTP/1.1 connections kept for one address: enough for bursts, few enough for 10,000 addresses.
+const IDLE_PER_ADDRESS: usize = 128;
+/// An idle connection is closed after this; most servers keep them longer.
+const IDLE: Duration = Duration::from_secs(60);
+/// How often a pool looks for connections that are too old or that the application has closed.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Streams of one HTTP/2 connection that we use; what most servers allow at least (RFC 9113 §6.5.2: "no smaller than 100").
+const STREAMS: usize = 100;
+
+/// The connections of one workload. They end with it.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    connections: Mutex<Connections>,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    http1: HashMap<Key, Arc<Waiting>, RandomState>,
+    http2: HashMap<Key, Vec<Shared>, RandomState>,
+    /// Whether somebody looks after them.
+    swept: bool,
+}
+
+/// An application: its address, and the pod behind it, so that a reused address is another one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) address: SocketAddr,
+    pub(super) uid: Option<Text>,
+}
+
+/// The connections to one application that wait for their next request. Who has one of them knows where it came from.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(Mutex<Vec<Idle>>);
+
+/// A connection that waits.
+#[derive(Debug)]
+pub(super) struct Idle {
+    pub(super) one: Box<One>,
+    pub(super) since: Instant,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub(super) sender: http2::SendRequest<Body>,
+    streams: Arc<AtomicUsize>,
+}
+
+/// The connection that a response comes on; it goes back to its pool when the response is through.
+#[derive(Debug)]
+pub struct Lent(Held);
+
+#[derive(Debug)]
+enum Held {
+    Http1(Arc<Waiting>, Box<One>),
+    Http2(#[expect(dead_code, reason = "held for its drop")] Stream),
+}
+
+/// A stream in use of a shared connection.
+#[derive(Debug)]
+pub(super) struct Stream(Arc<AtomicUsize>);
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Lent {
+    pub(super) fn one(from: Arc<Waiting>, one: Box<One>) -> Self {
+        Self(Held::Http1(from, one))
+    }
+
+    pub(super) fn stream(stream: Stream) -> Self {
+        Self(Held::Http2(stream))
+    }
+
+    /// The next frame of the response body.
+    pub fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Held::Http1(_, one) => one.poll_frame(body, cx),
+            Held::Http2(_) => Pin::new(body).poll_frame(cx).map(|next| next.map(|f| f.map_err(BodyError::Hyper))),
+        }
+    }
+
+    /// The response was read to its end. Dropping it otherwise closes an HTTP/1.1 connection.
+    pub fn reusable(self) {
+        let Held::Http1(from, one) = self.0 else { return };
+        match one.rest() {
+            Rest::Idle(one) => from.keep(one),
+            Rest::Ended => {}
+            Rest::Busy(mut one) => {
+                // None: the process ends.
+                let Ok(runtime) = Handle::try_current() else { return };
+                runtime.spawn(async move {
+                    if one.settle().await {
+                        from.keep(one);
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl Waiting {
+    pub(super) fn take(&self) -> Option<Idle> {
+        // The newest is the warmest; if that is too old, all are.
+        self.0.lock().pop().filter(|idle| idle.since.elapsed() < IDLE)
+    }
+
+    fn keep(&self, one: Box<One>) {
+        let mut idle = self.0.lock();
+        if idle.len() < IDLE_PER_ADDRESS {
+            idle.push(Idle { one, since: Instant::now() });
+        }
+    }
+
+    /// Takes out what is too old or closed.
+    fn sweep(&self, now: Instant, closed: &mut Vec<Rest>) {
+        let mut waiting = self.0.lock();
+        for Idle { one, since } in std::mem::take(&mut *waiting) {
+            match one.rest() {
+                Rest::Idle(one) if now - since < IDLE => waiting.push(Idle { one, since }),
+                rest => closed.push(rest),
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// Where connections to an application wait.
+    pub(super) fn waiting(self: &Arc<Self>, key: &Key) -> Arc<Waiting> {
+        let mut connections = self.connections.lock();
+        if let Some(waiting) = connections.http1.get(key) {
+            return waiting.clone();
+        }
+        self.look_after(&mut connections);
+        connections.http1.entry(key.clone()).or_default().clone()
+    }
+
+    pub(super) fn share(&self, key: &Key) -> Option<(Shared, Stream)> {
+        let mut connections = self.connections.lock();
+        let shared = connections.http2.get_mut(key)?;
+        shared.retain(|s| !s.sender.is_closed());
+        shared.iter().find_map(|s| Some((s.clone(), s.stream()?)))
+    }
+
+    pub(super) fn add(self: &Arc<Self>, key: Key, sender: http2::SendRequest<Body>) -> (Shared, Stream) {
+        let streams = Arc::new(AtomicUsize::new(1));
+        let shared = Shared { sender, streams: streams.clone() };
+        let mut connections = self.connections.lock();
+        connections.http2.entry(key).or_default().push(shared.clone());
+        self.look_after(&mut connections);
+        (shared, Stream(streams))
+    }
+
+    /// Nobody drives a connection that waits, so somebody must look whether its application has closed it.
+    fn look_after(self: &Arc<Self>, connections: &mut Connections) {
+        if connections.swept {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        connections.swept = true;
+        runtime.spawn(sweep(Arc::downgrade(self)));
+    }
+
+    /// Closes what is too old or closed already; whether anything is left.
+    fn sweep(&self) -> bool {
+        let mut closed = Vec::new();
+        let mut connections = self.connections.lock();
+        let now = Instant::now();
+        connections.http1.retain(|_, waiting| {
+            waiting.sweep(now, &mut closed);
+            // Somebody has a connection that will come back.
+            Arc::strong_count(waiting) > 1 || !waiting.0.lock().is_empty()
+        });
+        connections.http2.retain(|_, shared| {
+            shared.retain(|s| !s.sender.is_closed());
+            !shared.is_empty()
+        });
+        connections.swept = !connections.http1.is_empty() || !connections.http2.is_empty();
+        let swept = connections.swept;
+        // Closing sockets takes its time.
+        drop(connections);
+        drop(closed);
+        swept
+    }
+}
+
+/// Looks after a pool until it is empty or gone.
+async fn sweep(pool: Weak<Pool>) {
+    let mut ticks = interval(SWEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        if !pool.upgrade().is_some_and(|pool| pool.sweep()) {
+            return;
+        }
+    }
+}
+
+impl Shared {
+    fn stream(&self) -> Option<Stream> {
+        let take = |used: usize| (used < STREAMS).then_some(used + 1);
+        self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        Some(Stream(self.streams.clone()))
+    }
+}
