@@ -87,6 +87,8 @@ where
                 .timer(TokioTimer::new())
                 .max_header_list_size(limits.header_bytes)
                 .max_concurrent_streams(limits.streams_per_connection)
+                // A client may give up all its requests at once.
+                .max_pending_accept_reset_streams(limits.streams_per_connection as usize)
                 .keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(limits.handshake);
             let connection = pin!(builder.serve_connection(io, service));

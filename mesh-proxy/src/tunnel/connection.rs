@@ -2,7 +2,7 @@
 
 use super::{
     DialFault, Lease, Slot,
-    limits::{FRAME, IDLE, SEND_BUFFER, STREAM_WINDOW, STREAMS, connection_window},
+    limits::{FRAME, IDLE, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, STREAM_WINDOW, STREAMS, connection_window},
     ping,
 };
 use crate::local::Local;
@@ -73,6 +73,8 @@ pub(super) async fn dial(
             .max_frame_size(FRAME)
             .max_send_buffer_size(SEND_BUFFER)
             .enable_push(false)
+            .max_concurrent_reset_streams(RESETS_REMEMBERED)
+            .max_local_error_reset_streams(RESETS_MADE)
             .handshake(tls),
     )
     .await

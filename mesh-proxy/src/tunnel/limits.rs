@@ -21,6 +21,14 @@ pub const SEND_BUFFER: usize = 256 * 1024;
 /// Largest DATA frame that we take: few headers for bulk, yet short enough that streams alternate.
 pub const FRAME: u32 = 64 * 1024;
 
+/// Streams that we have reset and whose late frames we still know for what they are. A frame of a stream that is forgotten is answered with
+/// a reset of our own making, and HTTP/2 libraries count these against the whole connection.
+pub const RESETS_REMEMBERED: usize = 1024;
+
+/// Resets of our own making for which a connection would be given up: no number is right for a connection that many share for days, and
+/// whoever causes them is a proxy that has proven who it is. What it may open at once is bounded all the same.
+pub const RESETS_MADE: Option<usize> = None;
+
 /// A peer that is silent is asked at this pace whether it lives (HBONE peers do the same).
 pub const PING_EVERY: Duration = Duration::from_secs(10);
 

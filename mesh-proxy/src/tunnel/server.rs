@@ -1,7 +1,7 @@
 //! The serving side of a connection between proxies: HTTP/2 streams handed out one by one, within bounds. It must not know what a stream asks for.
 
 use super::{
-    limits::{FRAME, SEND_BUFFER, SERVER_IDLE, STREAM_WINDOW, connection_window},
+    limits::{FRAME, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, SERVER_IDLE, STREAM_WINDOW, connection_window},
     ping,
 };
 use bytes::Bytes;
@@ -57,6 +57,10 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         .max_header_list_size(limits.header_bytes)
         .max_frame_size(FRAME)
         .max_send_buffer_size(SEND_BUFFER)
+        // A client that goes away takes all its streams along at once; those of others on the connection must not suffer for it.
+        .max_pending_accept_reset_streams(limits.streams_per_connection as usize)
+        .max_concurrent_reset_streams(RESETS_REMEMBERED)
+        .max_local_error_reset_streams(RESETS_MADE)
         .handshake(io);
     let mut connection = timeout(limits.handshake, handshake)
         .await
@@ -129,4 +133,65 @@ enum Stage {
     Unused,
     /// GOAWAY was said.
     Draining,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Response, StatusCode};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    /// A frame (RFC 9113 §4.1) of a stream.
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// The next frame's type and stream.
+    async fn next(io: &mut DuplexStream) -> (u8, u32) {
+        let mut head = [0; 9];
+        io.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        io.read_exact(&mut vec![0; length as usize]).await.unwrap();
+        (head[3], u32::from_be_bytes([head[5], head[6], head[7], head[8]]))
+    }
+
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+
+    #[tokio::test]
+    async fn bodies_that_come_after_their_answer_do_not_end_the_connection() {
+        // More than HTTP/2 libraries forgive on one connection; the frames come when the streams they belong to are long forgotten.
+        const STREAMS: u32 = 2500;
+        let (mut peer, io) = tokio::io::duplex(1 << 20);
+        tokio::spawn(async move {
+            let (limits, never) = (Limits::default(), CancellationToken::new());
+            let refuse = |_, mut respond: SendResponse<Bytes>| {
+                let mut response = Response::new(());
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                respond.send_response(response, true).unwrap();
+            };
+            serve(io, &limits, (&never, &never), std::future::pending(), refuse).await
+        });
+        peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        peer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        // POST, http, / by the static table; the authority `a` as a literal without indexing (RFC 7541 §6.2.2).
+        let head = [0x83, 0x86, 0x84, 0x01, 0x01, b'a'];
+        for stream in (1..).step_by(2).take(STREAMS as usize) {
+            peer.write_all(&frame(HEADERS, 4, stream, &head)).await.unwrap();
+            loop {
+                match next(&mut peer).await {
+                    (RST_STREAM, of) if of == stream => break,
+                    (GOAWAY, _) => panic!("the connection was given up at stream {stream}"),
+                    _ => {}
+                }
+            }
+            if stream > 2 * 1200 {
+                peer.write_all(&frame(DATA, 0, stream - 2 * 1200, b"late")).await.unwrap();
+            }
+        }
+    }
 }
