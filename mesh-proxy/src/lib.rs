@@ -15,3 +15,4 @@ pub mod shared;
 pub mod tcp;
 pub mod telemetry;
 pub mod tunnel;
+pub mod turn;

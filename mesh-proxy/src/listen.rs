@@ -21,6 +21,10 @@ pub async fn accept<F: Future<Output = ()> + Send + 'static>(
     full: impl Fn(SocketAddr, Fault) + Send,
     each: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit) -> F + Send,
 ) {
+    // Its connections inherit this: six system calls fewer for each.
+    if let Err(error) = mesh_sys::socket::tune(&listener) {
+        tracing::warn!(%error, "the settings of accepted connections cannot be made");
+    }
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -31,8 +35,6 @@ pub async fn accept<F: Future<Output = ()> + Send + 'static>(
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 match local.connection() {
                     Ok(permit) => {
-                        // Refused only for a socket that is dead already.
-                        let _ = mesh_sys::socket::tune(&stream);
                         tokio::spawn(each(stream, peer, permit));
                     }
                     Err(fault) => {

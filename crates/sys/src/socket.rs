@@ -1,5 +1,6 @@
 //! TCP sockets as the proxy needs them: marked, with the source of a peer, with the destination before capture. It must not connect; the runtime does.
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
     io,
@@ -42,6 +43,8 @@ pub fn bind_foreign_source(socket: &Socket, source: IpAddr) -> io::Result<()> {
             socket.set_freebind_v6(true)?;
         }
     }
+    // The port is chosen when the destination is known: else there were 28,000 of them for all destinations together.
+    setsockopt(socket, sockopt::IpBindAddressNoPort, &true)?;
     socket.bind(&SocketAddr::new(source, 0).into())
 }
 
@@ -74,7 +77,7 @@ pub fn listening_on(descriptor: OwnedFd, port: u16) -> io::Result<std::net::TcpL
     Ok(socket.into())
 }
 
-/// Settings of every connection, dialled or accepted: no Nagle delay, keepalive, bounded retransmission.
+/// Settings of every connection: no Nagle delay, keepalive, bounded retransmission. Connections inherit those of the socket that listens.
 pub fn tune(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;

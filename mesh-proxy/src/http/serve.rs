@@ -8,6 +8,7 @@ use super::{
     progress::Progress,
     watch::{Version, Watch, Word, linger},
 };
+use crate::turn::Turn;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{HeaderValue, StatusCode, header::CONNECTION};
 use hyper::{
@@ -23,7 +24,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
+    task::{Poll, ready},
     time::Duration,
 };
 use tokio::{
@@ -79,7 +80,7 @@ where
                 .header_read_timeout(None)
                 .max_buf_size((limits.header_bytes as usize).max(H1_BUFFER_MIN));
             let connection = pin!(builder.serve_connection(io, service).with_upgrades());
-            until_told(connection, http1::UpgradeableConnection::graceful_shutdown, watch, &front).await;
+            until_told(connection, None, http1::UpgradeableConnection::graceful_shutdown, watch, &front).await;
         }
         Version::Http2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -92,19 +93,31 @@ where
                 .keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(limits.handshake);
             let connection = pin!(builder.serve_connection(io, service));
-            until_told(connection, http2::Connection::graceful_shutdown, watch, &front).await;
+            // Its requests are tasks of their own, whose answers go out together.
+            let turn = Some(Turn::default());
+            until_told(connection, turn, http2::Connection::graceful_shutdown, watch, &front).await;
         }
     }
 }
 
-/// Drives a connection to its end, or until `watch` has it closed. `leave` tells its client to come again on another one.
-async fn until_told<C>(mut connection: Pin<&mut C>, leave: impl Fn(Pin<&mut C>), watch: Watch<'_>, front: &Frontend)
-where
+/// Drives a connection to its end, or until `watch` has it closed; if it has a `turn`, then each time in its turn. `leave` tells its client
+/// to come again on another one.
+async fn until_told<C>(
+    mut connection: Pin<&mut C>,
+    mut turn: Option<Turn>,
+    leave: impl Fn(Pin<&mut C>),
+    watch: Watch<'_>,
+    front: &Frontend,
+) where
     C: Future<Output = hyper::Result<()>>,
 {
     // What seldom happens is polled only when it has happened, not with each step of the connection.
     let mut watching: FuturesUnordered<_> = [watch.next()].into_iter().collect();
     poll_fn(|cx| {
+        if let Some(turn) = &mut turn {
+            ready!(turn.poll(cx));
+            turn.over();
+        }
         loop {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 if let Err(error) = ended {

@@ -7,7 +7,7 @@ use crate::{
     shared::Shared,
     tcp,
     telemetry::{Connection, Direction, HandshakeResult, HandshakeSide},
-    tunnel::{self, DialFault, TunnelStream, server},
+    tunnel::{self, DialFault, TunnelStream, limits::READ_AHEAD, server},
 };
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
@@ -20,6 +20,7 @@ use mesh_core::{
 use mesh_tls::{VerifiedPeer, verified_peer};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
+    io::BufReader,
     net::TcpStream,
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout},
@@ -64,7 +65,8 @@ pub async fn mesh(
         } else {
             let mut request = request;
             request.extensions_mut().insert(arrival);
-            tokio::spawn(crate::http::deliver(request, respond, peer, local, shared));
+            // Boxed: a spawned future is moved twice, and this one is large.
+            tokio::spawn(Box::pin(crate::http::deliver(request, respond, peer, local, shared)));
         }
     });
     if let Err(ended) = served.await {
@@ -80,9 +82,10 @@ async fn terminate(
     local: &Local,
     shared: &Shared,
     limits: &Limits,
-) -> Result<(TlsStream<TcpStream>, VerifiedPeer), DialFault> {
+) -> Result<(TlsStream<BufReader<TcpStream>>, VerifiedPeer), DialFault> {
     let config = shared.trust.server_config(&local.identity()).map_err(|e| DialFault::new(Fault::NoIdentity, e))?;
-    let accepted = timeout(limits.handshake, TlsAcceptor::from(config).accept(stream)).await;
+    let accepted =
+        timeout(limits.handshake, TlsAcceptor::from(config).accept(BufReader::with_capacity(READ_AHEAD, stream))).await;
     let outcome = match accepted {
         Err(_) => {
             let what = format!("the peer did not finish TLS within {} ms", limits.handshake.as_millis());

@@ -2,10 +2,12 @@
 
 use super::{
     DialFault, Lease, Slot,
-    limits::{FRAME, IDLE, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, STREAM_WINDOW, STREAMS, connection_window},
+    limits::{
+        FRAME, IDLE, READ_AHEAD, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, STREAM_WINDOW, STREAMS, connection_window,
+    },
     ping,
 };
-use crate::local::Local;
+use crate::{local::Local, turn::InTurn};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use mesh_core::{decide::HBONE_PORT, fault::Fault, identity::Identity};
@@ -22,6 +24,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
+    io::BufReader,
     net::TcpStream,
     time::{Instant, sleep, timeout_at},
 };
@@ -38,7 +41,7 @@ pub(super) struct Connection {
 
 /// What must be driven for a [`Connection`] to live.
 pub(super) struct Driver {
-    connection: h2::client::Connection<TlsStream<TcpStream>, Bytes>,
+    connection: h2::client::Connection<TlsStream<BufReader<TcpStream>>, Bytes>,
     pings: h2::PingPong,
     streams: Arc<AtomicUsize>,
     cut: CancellationToken,
@@ -61,10 +64,13 @@ pub(super) async fn dial(
     let to = SocketAddr::new(address, HBONE_PORT);
     let tcp = local.connect(to, deadline).await?;
     let late = |what: &str| DialFault::new(Fault::ConnectTimeout, format!("{to}: {what} took too long"));
-    let tls = timeout_at(deadline, TlsConnector::from(config).connect(address.into(), tcp))
-        .await
-        .map_err(|_| late("TLS"))?
-        .map_err(|e| tls_fault(to, e))?;
+    let tls = timeout_at(
+        deadline,
+        TlsConnector::from(config).connect(address.into(), BufReader::with_capacity(READ_AHEAD, tcp)),
+    )
+    .await
+    .map_err(|_| late("TLS"))?
+    .map_err(|e| tls_fault(to, e))?;
     let (send, mut connection) = timeout_at(
         deadline,
         h2::client::Builder::new()
@@ -142,7 +148,7 @@ impl Driver {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            ended = connection => ended.map_err(Into::into),
+            ended = InTurn::new(connection) => ended.map_err(Into::into),
             silent = ping::watch(&mut pings) => Err(silent.into()),
             () = cut.cancelled() => Err("cut: one of its workloads is gone".into()),
             () = unused => Ok(()),

@@ -4,11 +4,15 @@ use super::{
     limits::{FRAME, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, SERVER_IDLE, STREAM_WINDOW, connection_window},
     ping,
 };
+use crate::turn::Turn;
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::Request;
 use mesh_core::mesh::Limits;
-use std::future::Future;
+use std::{
+    future::{Future, poll_fn},
+    task::ready,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Duration, Instant, sleep_until, timeout},
@@ -75,11 +79,12 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     };
     let mut silent = std::pin::pin!(silent);
     let mut lapsed = std::pin::pin!(lapsed);
+    let mut turn = Turn::default();
     let (mut stage, mut cutting) = (Stage::Silent, false);
     let mut timer = std::pin::pin!(sleep_until(Instant::now() + limits.handshake));
     loop {
         tokio::select! {
-            stream = connection.accept() => match stream {
+            stream = next(&mut connection, &mut turn) => match stream {
                 None => return Ok(()),
                 Some(Err(e)) => return Err(Ended::Http(e)),
                 Some(Ok((request, respond))) => {
@@ -120,6 +125,24 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
             },
         }
     }
+}
+
+type Stream = (Request<RecvStream>, SendResponse<Bytes>);
+
+/// The next stream; meanwhile drives the connection, each time it is woken in its turn.
+async fn next<T: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut h2::server::Connection<T, Bytes>,
+    turn: &mut Turn,
+) -> Option<Result<Stream, h2::Error>> {
+    poll_fn(|cx| {
+        ready!(turn.poll(cx));
+        let accepted = connection.poll_accept(cx);
+        if accepted.is_pending() {
+            turn.over();
+        }
+        accepted
+    })
+    .await
 }
 
 /// Where a connection is in its life; the timer means something else in each.
