@@ -41,8 +41,8 @@ const SCENARIOS: [Scenario; 8] = [
     Scenario {
         port: 8082,
         direct: Some(H2C_PORT),
-        // nginx 1.22 speaks no HTTP/2 to backends; haproxy could, with a backend of its own, and is left out until it has one here.
-        without: &[Rival::Nginx, Rival::Haproxy],
+        // nginx 1.22 speaks no HTTP/2 to backends.
+        without: &[Rival::Nginx],
         ..scenario("h2-to-h2c/100B/c8m16", Load::Two { connections: 8, streams: 16 }, "/small")
     },
     Scenario { port: 8443, tls: true, direct: None, ..scenario("tls/kept/100B/c32", one(32), "/small") },
