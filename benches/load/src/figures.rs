@@ -42,6 +42,16 @@ impl Figures {
             .push(sample.value);
     }
 
+    /// Adds all of another.
+    pub fn extend(&mut self, others: Self) {
+        for (row, proxies) in others.0 {
+            let here = self.0.entry(row).or_default();
+            for (proxy, values) in proxies {
+                here.entry(proxy).or_default().extend(values);
+            }
+        }
+    }
+
     /// Whether nothing was measured.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

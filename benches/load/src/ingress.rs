@@ -4,13 +4,11 @@ use crate::{
     arena::{Arena, BACKEND, PROXY},
     figures::{Figures, Sample},
     load::Load,
+    measure,
     rival::{self, ALL, BACKEND_PORT, Fill, H2C_PORT, Programs, Rival},
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::time::Duration;
-
-/// Failed requests that a round may have before the figure is worthless: none, but for a generator that stops in the middle of some.
-const FAILED_SHARE: f64 = 0.001;
 
 struct Scenario {
     name: &'static str,
@@ -25,10 +23,17 @@ struct Scenario {
 }
 
 const fn one(connections: u32) -> Load {
-    Load::One { connections, fresh: false }
+    Load::One { connections, fresh: false, body: 0 }
 }
 
-const SCENARIOS: [Scenario; 8] = [
+/// Far below what every proxy can do on one thread, so that what is seen is the proxy and not a queue.
+const STEADY: u32 = 2_000;
+
+const fn steady(connections: u32, h2c: bool) -> Load {
+    Load::Steady { rate: STEADY, connections, h2c }
+}
+
+const SCENARIOS: [Scenario; 11] = [
     scenario("h1/100B/c1", one(1), "/small"),
     scenario("h1/100B/c32", one(32), "/small"),
     scenario("h1/100B/c512", one(512), "/small"),
@@ -36,22 +41,25 @@ const SCENARIOS: [Scenario; 8] = [
     Scenario {
         port: 8081,
         direct: Some(H2C_PORT),
-        ..scenario("h2-to-h1/100B/c8m16", Load::Two { connections: 8, streams: 16 }, "/small")
+        ..scenario("h2-to-h1/100B/c8m16", Load::Two { connections: 8, streams: 16, body: 0 }, "/small")
     },
     Scenario {
         port: 8082,
         direct: Some(H2C_PORT),
         // nginx 1.22 speaks no HTTP/2 to backends.
         without: &[Rival::Nginx],
-        ..scenario("h2-to-h2c/100B/c8m16", Load::Two { connections: 8, streams: 16 }, "/small")
+        ..scenario("h2-to-h2c/100B/c8m16", Load::Two { connections: 8, streams: 16, body: 0 }, "/small")
     },
     Scenario { port: 8443, tls: true, direct: None, ..scenario("tls/kept/100B/c32", one(32), "/small") },
     Scenario {
         port: 8443,
         tls: true,
         direct: None,
-        ..scenario("tls/handshake/100B/c32", Load::One { connections: 32, fresh: true }, "/small")
+        ..scenario("tls/handshake/100B/c32", Load::One { connections: 32, fresh: true, body: 0 }, "/small")
     },
+    scenario("h1/100B/steady", steady(32, false), "/small"),
+    Scenario { port: 8081, direct: Some(H2C_PORT), ..scenario("h2-to-h1/100B/steady", steady(1, true), "/small") },
+    Scenario { port: 8443, tls: true, direct: None, ..scenario("tls/kept/100B/steady", steady(32, false), "/small") },
 ];
 
 const fn scenario(name: &'static str, load: Load, path: &'static str) -> Scenario {
@@ -100,27 +108,9 @@ fn measure(
         (Rival::Direct, Some(port)) => format!("http://{BACKEND}:{port}{}", scenario.path),
         _ => format!("{scheme}://{PROXY}:{}{}", scenario.port, scenario.path),
     };
-    scenario.load.run(arena, &url, Duration::from_secs(1)).context("warming up")?;
-    let usage = || running.0.first().map(|p| p.usage()).transpose();
-    let before = usage()?;
-    let outcome = scenario.load.run(arena, &url, each)?;
-    let after = usage()?;
-    let requests = outcome.requests as f64;
-    ensure!(outcome.failed as f64 <= requests * FAILED_SHARE, "{} of {requests} requests failed", outcome.failed);
-    let mut add = |measure: &'static str, value: f64| {
+    let used = || running.0.first().map(|p| p.usage()).transpose();
+    for (measure, value) in measure::requests(scenario.load, arena, &url, each, &used)? {
         figures.add(Sample { scenario: format!("ingress/{}", scenario.name), proxy: rival.name(), measure, value });
-    };
-    if let (Some(before), Some(after)) = (before, after) {
-        add("cpu_us_per_request", (after.cpu - before.cpu) as f64 / 1e3 / requests);
-        add("switches_per_request", (after.switches - before.switches) as f64 / requests);
-        add("memory_mib", after.memory as f64 / 1024.0 / 1024.0);
-    }
-    add("requests_per_second", outcome.rate);
-    add("generator_cpu_us_per_request", outcome.generator as f64 / 1e3 / requests);
-    for (measure, value) in [("p50_us_saturated", outcome.p50), ("p99_us_saturated", outcome.p99)] {
-        if let Some(value) = value {
-            add(measure, value);
-        }
     }
     Ok(())
 }

