@@ -5,7 +5,7 @@ use crate::{
     figures::{Figures, Sample},
     load::Load,
     measure,
-    rival::{self, ALL, BACKEND_PORT, Fill, H2C_PORT, Programs, Rival},
+    rival::{self, ALL, BACKEND_PORT, Fill, GRPC_PORT, H2C_PORT, Programs, Rival},
 };
 use anyhow::{Context, Result};
 use std::time::Duration;
@@ -33,7 +33,7 @@ const fn steady(connections: u32, h2c: bool) -> Load {
     Load::Steady { rate: STEADY, connections, h2c }
 }
 
-const SCENARIOS: [Scenario; 11] = [
+const SCENARIOS: [Scenario; 12] = [
     scenario("h1/100B/c1", one(1), "/small"),
     scenario("h1/100B/c32", one(32), "/small"),
     scenario("h1/100B/c512", one(512), "/small"),
@@ -56,6 +56,11 @@ const SCENARIOS: [Scenario; 11] = [
         tls: true,
         direct: None,
         ..scenario("tls/handshake/100B/c32", Load::One { connections: 32, fresh: true, body: 0 }, "/small")
+    },
+    Scenario {
+        port: 8083,
+        direct: Some(GRPC_PORT),
+        ..scenario("grpc-unary/100B/c8m16", Load::Grpc { connections: 8, streams: 16 }, "/bench.Echo/Say")
     },
     scenario("h1/100B/steady", steady(32, false), "/small"),
     Scenario { port: 8081, direct: Some(H2C_PORT), ..scenario("h2-to-h1/100B/steady", steady(1, true), "/small") },

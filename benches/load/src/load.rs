@@ -18,6 +18,8 @@ pub enum Load {
     One { connections: u32, fresh: bool, body: u32 },
     /// HTTP/2 over so many connections with so many streams each, likewise.
     Two { connections: u32, streams: u32, body: u32 },
+    /// gRPC calls with a message of 100 bytes, over so many connections with so many at once on each.
+    Grpc { connections: u32, streams: u32 },
     /// So many requests a second, whatever happens to those before: what waits for a connection waits on the request's account, so that latency is not flattered by
     /// requests that a slow proxy kept from being made (coordinated omission).
     Steady { rate: u32, connections: u32, h2c: bool },
@@ -54,7 +56,7 @@ impl Load {
         ensure!(out.status.success(), "{self:?} {url}: {}{text}", String::from_utf8_lossy(&out.stderr));
         let outcome = match self {
             Self::One { .. } => wrk(&text),
-            Self::Two { .. } => h2load(&text),
+            Self::Two { .. } | Self::Grpc { .. } => h2load(&text),
             Self::Steady { .. } => {
                 let report = |kind: &str| -> Result<String> {
                     let mut command = place.command("vegeta");
@@ -94,15 +96,20 @@ impl Load {
                 wrk
             }
             Self::Two { connections, streams, body } => {
-                let mut h2load = place.command("h2load");
-                h2load.args(["-t", "1", "-c", &connections.to_string(), "-m", &streams.to_string()]);
-                h2load.args(["-D", &seconds.to_string()]);
+                let mut h2load = h2load_command(place, connections, streams, seconds);
                 if body > 0 {
                     let data = scratch.join("body");
                     fs::write(&data, "x".repeat(body as usize))?;
                     h2load.arg("-d").arg(data);
                 }
                 h2load.arg(url);
+                h2load
+            }
+            Self::Grpc { connections, streams } => {
+                let mut h2load = h2load_command(place, connections, streams, seconds);
+                let data = scratch.join("message");
+                fs::write(&data, grpc_message())?;
+                h2load.args(["-H", "content-type: application/grpc", "-H", "te: trailers", "-d"]).arg(data).arg(url);
                 h2load
             }
             Self::Steady { rate, connections, h2c } => {
@@ -120,6 +127,18 @@ impl Load {
             }
         })
     }
+}
+
+fn h2load_command(place: &dyn Place, connections: u32, streams: u32, seconds: u64) -> Command {
+    let mut h2load = place.command("h2load");
+    h2load.args(["-t", "1", "-c", &connections.to_string(), "-m", &streams.to_string(), "-D", &seconds.to_string()]);
+    h2load
+}
+
+/// A message as it is on the wire: not compressed, length, and one field of 100 bytes.
+fn grpc_message() -> Vec<u8> {
+    const TEXT: [u8; 100] = [b'x'; 100];
+    [&[0, 0, 0, 0, 102, 0x0a, 100], &TEXT[..]].concat()
 }
 
 /// Processor time of all processes that we started and that have ended.

@@ -16,6 +16,8 @@ use std::{
 pub const BACKEND_PORT: u16 = 9000;
 /// See `BACKEND_PORT`.
 pub const H2C_PORT: u16 = 9001;
+/// Port of the gRPC server.
+pub const GRPC_PORT: u16 = 9002;
 /// Port of the sink for bytes.
 pub const IPERF_PORT: u16 = 5201;
 
@@ -115,6 +117,8 @@ impl Fill<'_> {
             .replace("{backend_ip}", BACKEND)
             .replace("{backend_port}", &BACKEND_PORT.to_string())
             .replace("{h2c_port}", &H2C_PORT.to_string())
+            .replace("{grpc}", &format!("{BACKEND}:{GRPC_PORT}"))
+            .replace("{grpc_port}", &GRPC_PORT.to_string())
             .replace("{iperf_port}", &IPERF_PORT.to_string())
             .replace("{client_ip}", CLIENT)
             .replace("{server_ip}", SERVER)
@@ -148,14 +152,18 @@ pub fn certificate(dir: &Path) -> Result<()> {
     Ok(fs::write(dir.join("both.pem"), both)?)
 }
 
-/// Starts the backend.
+/// Starts the backends: nginx, and for gRPC, which nginx does not answer itself, the echo server of the playground.
 pub fn backend(programs: &Programs, arena: &Arena, fill: &Fill<'_>) -> Result<Running> {
     let conf = fill.write("backend.conf", include_str!("../rivals/backend.conf"))?;
     let mut command = arena.command(&programs.nginx.to_string_lossy());
     command.arg("-c").arg(conf).arg("-e").arg(fill.dir.join("backend.error"));
     let mut process = Process::start("backend", command, fill.dir)?;
     process.listens(arena, format!("{BACKEND}:{BACKEND_PORT}").parse()?)?;
-    Ok(Running(vec![process]))
+    let mut echo = arena.command(&programs.heddle.join("meshctl").to_string_lossy());
+    echo.args(["echo-server", "--http", &GRPC_PORT.to_string()]);
+    let mut echo = Process::start("echo", echo, fill.dir)?;
+    echo.listens(arena, format!("{BACKEND}:{GRPC_PORT}").parse()?)?;
+    Ok(Running(vec![process, echo]))
 }
 
 impl Rival {
@@ -225,7 +233,7 @@ fn heddle(programs: &Programs, arena: &Arena, fill: &Fill<'_>) -> Result<Running
     proxy.arg("--state-dir").arg(dir.join("state")).args(["--admin", "127.0.0.1:15021"]);
     proxy.arg("--access-log").arg(dir.join("access.log")).args(["--address", PROXY, "--workers", "1"]);
     let mut proxy = Process::start("mesh-proxy", proxy, fill.dir)?;
-    for port in [8080, 8081, 8082, 8443] {
+    for port in [8080, 8081, 8082, 8083, 8443] {
         let at = format!("{PROXY}:{port}").parse()?;
         proxy.listens(arena, at).with_context(|| format!("see {}", fill.dir.join("mesh-proxy.log").display()))?;
     }
