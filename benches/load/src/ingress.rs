@@ -20,6 +20,8 @@ struct Scenario {
     path: &'static str,
     /// Who cannot do it.
     without: &'static [Rival],
+    /// Also in a quick run.
+    quick: bool,
 }
 
 const fn one(connections: u32) -> Load {
@@ -34,9 +36,9 @@ const fn steady(connections: u32, h2c: bool) -> Load {
 }
 
 const SCENARIOS: [Scenario; 12] = [
-    scenario("h1/100B/c1", one(1), "/small"),
+    full(scenario("h1/100B/c1", one(1), "/small")),
     scenario("h1/100B/c32", one(32), "/small"),
-    scenario("h1/100B/c512", one(512), "/small"),
+    full(scenario("h1/100B/c512", one(512), "/small")),
     scenario("h1/10KiB/c32", one(32), "/large"),
     Scenario {
         port: 8081,
@@ -46,34 +48,43 @@ const SCENARIOS: [Scenario; 12] = [
     Scenario {
         port: 8082,
         direct: Some(H2C_PORT),
-        // nginx 1.22 speaks no HTTP/2 to backends.
+        // nginx 1.22 speaks no HTTP/2 to backends, but for gRPC.
         without: &[Rival::Nginx],
         ..scenario("h2-to-h2c/100B/c8m16", Load::Two { connections: 8, streams: 16, body: 0 }, "/small")
     },
-    Scenario { port: 8443, tls: true, direct: None, ..scenario("tls/kept/100B/c32", one(32), "/small") },
-    Scenario {
-        port: 8443,
-        tls: true,
-        direct: None,
-        ..scenario("tls/handshake/100B/c32", Load::One { connections: 32, fresh: true, body: 0 }, "/small")
-    },
+    tls("tls/kept/100B/c32", one(32)),
+    tls("tls/handshake/100B/c32", Load::One { connections: 32, fresh: true, body: 0 }),
     Scenario {
         port: 8083,
         direct: Some(GRPC_PORT),
         ..scenario("grpc-unary/100B/c8m16", Load::Grpc { connections: 8, streams: 16 }, "/bench.Echo/Say")
     },
     scenario("h1/100B/steady", steady(32, false), "/small"),
-    Scenario { port: 8081, direct: Some(H2C_PORT), ..scenario("h2-to-h1/100B/steady", steady(1, true), "/small") },
-    Scenario { port: 8443, tls: true, direct: None, ..scenario("tls/kept/100B/steady", steady(32, false), "/small") },
+    full(Scenario {
+        port: 8081,
+        direct: Some(H2C_PORT),
+        ..scenario("h2-to-h1/100B/steady", steady(1, true), "/small")
+    }),
+    full(tls("tls/kept/100B/steady", steady(32, false))),
 ];
 
+const fn tls(name: &'static str, load: Load) -> Scenario {
+    Scenario { port: 8443, tls: true, direct: None, ..scenario(name, load, "/small") }
+}
+
+/// Not in a quick run.
+const fn full(scenario: Scenario) -> Scenario {
+    Scenario { quick: false, ..scenario }
+}
+
 const fn scenario(name: &'static str, load: Load, path: &'static str) -> Scenario {
-    Scenario { name, load, port: 8080, direct: Some(BACKEND_PORT), tls: false, path, without: &[] }
+    Scenario { name, load, port: 8080, direct: Some(BACKEND_PORT), tls: false, path, without: &[], quick: true }
 }
 
 /// Every round runs every scenario with every proxy, so that a slow minute of the machine meets them all.
-pub fn run(programs: &Programs, rounds: u32, each: Duration, only: &str) -> Result<Figures> {
-    let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|s| format!("ingress/{}", s.name).contains(only)).collect();
+pub fn run(programs: &Programs, rounds: u32, each: Duration, quick: bool, only: &str) -> Result<Figures> {
+    let wanted = |s: &&Scenario| format!("ingress/{}", s.name).contains(only) && (s.quick || !quick);
+    let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(wanted).collect();
     let mut figures = Figures::default();
     if chosen.is_empty() {
         return Ok(figures);

@@ -19,7 +19,7 @@ use std::{fs, path::PathBuf, time::Duration};
 /// Side by side with Envoy, nginx and haproxy: CPU per request, latency, throughput.
 #[derive(Parser)]
 pub struct Flags {
-    /// Fewer rounds, shorter ones: under ten minutes.
+    /// Fewer rounds, shorter ones, the most telling scenarios only: under ten minutes.
     #[arg(long)]
     quick: bool,
     /// Only scenarios whose name contains this.
@@ -47,11 +47,11 @@ fn main() -> Result<()> {
     };
     let rivals = rival::Programs::find(&flags.envoy, &programs)?;
     let (rounds, each) = match flags.quick {
-        true => (flags.rounds.unwrap_or(3), Duration::from_secs(2)),
+        true => (flags.rounds.unwrap_or(3), Duration::from_secs(1)),
         false => (flags.rounds.unwrap_or(7), Duration::from_secs(5)),
     };
     ensure!(rounds > 0, "--rounds 0: nothing to measure");
-    let mut figures = ingress::run(&rivals, rounds, each, &flags.only)?;
+    let mut figures = ingress::run(&rivals, rounds, each, flags.quick, &flags.only)?;
     figures.extend(mesh::run(&rivals, rounds, each, flags.quick, &flags.only)?);
     ensure!(!figures.is_empty(), "--only {:?}: no scenario has such a name", flags.only);
     fs::create_dir_all(&flags.out).with_context(|| format!("--out {}", flags.out.display()))?;

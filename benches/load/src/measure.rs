@@ -10,6 +10,8 @@ const FAILED_SHARE: f64 = 0.001;
 const WARM: Duration = Duration::from_secs(1);
 /// After it: bytes that were still under way are carried.
 const SETTLE: Duration = Duration::from_millis(300);
+/// A tail of latencies needs thousands of requests, at whatever rate.
+const STEADY: Duration = Duration::from_secs(4);
 
 /// A name and a value.
 pub type Figure = (&'static str, f64);
@@ -19,6 +21,7 @@ pub type Used<'a> = &'a dyn Fn() -> Result<Option<Usage>>;
 /// Requests. Where each has a connection of its own, a figure per request is one per connection.
 pub fn requests(load: Load, place: &dyn Place, url: &str, time: Duration, used: Used<'_>) -> Result<Vec<Figure>> {
     load.run(place, url, WARM).context("warming up")?;
+    let time = if matches!(load, Load::Steady { .. }) { time.max(STEADY) } else { time };
     let before = used()?;
     let outcome = load.run(place, url, time)?;
     let after = used()?;
