@@ -1,7 +1,10 @@
 //! The arena: a network namespace of the bench's own with the addresses of proxy and backend on its loopback. It must not touch the machine's network.
 
 use anyhow::{Context, Result, ensure};
-use std::process::Command;
+use std::{fs, path::Path, process::Command};
+
+/// Names of our namespaces: this, and our pid.
+const PREFIX: &str = "heddle-bench-";
 
 /// Where every proxy listens.
 pub const PROXY: &str = "10.77.0.1";
@@ -26,7 +29,8 @@ pub struct Arena {
 impl Arena {
     /// Makes it.
     pub fn new() -> Result<Self> {
-        let arena = Self { name: format!("heddle-bench-{}", std::process::id()) };
+        remove_stale();
+        let arena = Self { name: format!("{PREFIX}{}", std::process::id()) };
         ip(&["netns", "add", &arena.name]).context("a network namespace (needs root)")?;
         let inside = |args: &[&str]| ip(&[&["-n", &arena.name], args].concat());
         inside(&["link", "set", "lo", "up"])?;
@@ -50,6 +54,17 @@ impl Place for Arena {
 impl Drop for Arena {
     fn drop(&mut self) {
         let _ = ip(&["netns", "del", &self.name]);
+    }
+}
+
+/// Whoever is killed leaves its namespace behind; the next one tidies up.
+fn remove_stale() {
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let dead = name.strip_prefix(PREFIX).is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+        if dead && let Err(error) = ip(&["netns", "del", &name]) {
+            eprintln!("{error:#}");
+        }
     }
 }
 

@@ -38,11 +38,14 @@ pub struct Usage {
 }
 
 impl Process {
-    /// Starts it; its words go to a file of the folder.
-    pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Self> {
+    /// Starts it; its words go to a file of the folder. It ends with us, however we end.
+    pub fn start(name: &str, command: Command, log: &Path) -> Result<Self> {
         let path = log.join(format!("{name}.log"));
         let log = fs::File::create(&path)?;
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        let mut bound = Command::new("setpriv");
+        bound.args(["--pdeathsig", "TERM", "--"]).arg(command.get_program()).args(command.get_args());
+        bound.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let child = bound.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
         Ok(Self { child: child.with_context(|| name.to_owned())?, name: name.to_owned(), log: path })
     }
 

@@ -75,6 +75,7 @@ impl Programs {
             ("ip", "iproute2"),
             ("nft", "nftables"),
             ("nsenter", "util-linux"),
+            ("setpriv", "util-linux"),
             ("openssl", "openssl"),
             ("bash", "bash"),
         ] {
