@@ -19,9 +19,15 @@ pub struct Sample {
     pub value: f64,
 }
 
-/// All samples.
+/// Scenario and measure; then the proxies' samples.
+type Rows = BTreeMap<(String, &'static str), BTreeMap<&'static str, Vec<f64>>>;
+
+/// All samples, and what could not be measured.
 #[derive(Debug, Default)]
-pub struct Figures(BTreeMap<(String, &'static str), BTreeMap<&'static str, Vec<f64>>>);
+pub struct Figures {
+    rows: Rows,
+    failures: Vec<String>,
+}
 
 /// Minimum, median, maximum.
 fn spread(values: &[f64]) -> [f64; 3] {
@@ -34,7 +40,7 @@ fn spread(values: &[f64]) -> [f64; 3] {
 impl Figures {
     /// Adds one.
     pub fn add(&mut self, sample: Sample) {
-        self.0
+        self.rows
             .entry((sample.scenario, sample.measure))
             .or_default()
             .entry(sample.proxy)
@@ -44,17 +50,29 @@ impl Figures {
 
     /// Adds all of another.
     pub fn extend(&mut self, others: Self) {
-        for (row, proxies) in others.0 {
-            let here = self.0.entry(row).or_default();
+        for (row, proxies) in others.rows {
+            let here = self.rows.entry(row).or_default();
             for (proxy, values) in proxies {
                 here.entry(proxy).or_default().extend(values);
             }
         }
+        self.failures.extend(others.failures);
+    }
+
+    /// Something could not be measured; the rest of the run goes on, and its end says so.
+    pub fn fail(&mut self, failure: String) {
+        eprintln!("failed: {failure}");
+        self.failures.push(failure);
+    }
+
+    /// What could not be measured.
+    pub fn failures(&self) -> &[String] {
+        &self.failures
     }
 
     /// Whether nothing was measured.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rows.is_empty() && self.failures.is_empty()
     }
 
     /// Everything, with every sample.
@@ -71,12 +89,12 @@ impl Figures {
             };
             json!({"scenario": scenario, "measure": measure, "proxies": proxies.iter().map(of).collect::<serde_json::Map<_, _>>()})
         };
-        json!({ "figures": self.0.iter().map(row).collect::<Vec<_>>() })
+        json!({ "figures": self.rows.iter().map(row).collect::<Vec<_>>(), "failures": self.failures })
     }
 
     /// A table for people: median (minimum–maximum), and Heddle's median as a multiple of each rival's.
     pub fn to_markdown(&self) -> String {
-        let mut proxies: Vec<&str> = self.0.values().flat_map(|p| p.keys().copied()).collect();
+        let mut proxies: Vec<&str> = self.rows.values().flat_map(|p| p.keys().copied()).collect();
         proxies.sort_by_key(|p| (*p != HEDDLE, *p));
         proxies.dedup();
         let rivals: Vec<&str> = proxies.iter().copied().filter(|p| *p != HEDDLE && *p != "direct").collect();
@@ -84,7 +102,7 @@ impl Figures {
         head.extend(proxies.iter().map(|p| (*p).to_owned()));
         head.extend(rivals.iter().map(|p| format!("× {p}")));
         let mut text = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
-        for ((scenario, measure), values) in &self.0 {
+        for ((scenario, measure), values) in &self.rows {
             let mut cells = vec![scenario.clone(), (*measure).to_owned()];
             for proxy in &proxies {
                 cells.push(values.get(proxy).map_or_else(String::new, |v| {

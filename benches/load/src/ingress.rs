@@ -98,8 +98,9 @@ pub fn run(programs: &Programs, rounds: u32, each: Duration, quick: bool, only: 
         for rival in ALL {
             let running = rival.start(programs, &arena, &fill).with_context(|| rival.name())?;
             for scenario in &chosen {
-                measure(scenario, rival, &running, &arena, each, &mut figures)
-                    .with_context(|| format!("{} with {}", scenario.name, rival.name()))?;
+                if let Err(error) = measure(scenario, rival, &running, &arena, each, &mut figures) {
+                    figures.fail(format!("ingress/{} with {}: {error:#}", scenario.name, rival.name()));
+                }
             }
             eprintln!("round {round} of {rounds}: {}", rival.name());
         }

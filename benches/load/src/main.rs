@@ -59,5 +59,6 @@ fn main() -> Result<()> {
     fs::write(flags.out.join("results.json"), format!("{:#}\n", figures.to_json()))?;
     fs::write(flags.out.join("results.md"), &table)?;
     println!("{table}");
+    ensure!(figures.failures().is_empty(), "not measured:\n{}", figures.failures().join("\n"));
     Ok(())
 }

@@ -127,9 +127,9 @@ pub fn run(programs: &Programs, rounds: u32, each: Duration, quick: bool, only: 
                     Pods::up(mesh, log, programs, &Fill { dir: dir.path() }).with_context(|| format!("{mesh:?}"))?;
                 for rival in RIVALS.iter().filter(|r| r.mesh == mesh) {
                     for scenario in &now {
-                        scenario
-                            .measure(rival, &pods, each, &mut figures)
-                            .with_context(|| format!("{} with {}", scenario.name, rival.name))?;
+                        if let Err(error) = scenario.measure(rival, &pods, each, &mut figures) {
+                            figures.fail(format!("{} with {}: {error:#}", scenario.name, rival.name));
+                        }
                     }
                 }
             }
