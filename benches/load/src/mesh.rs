@@ -9,7 +9,7 @@ use crate::{
     pods::{Mesh, Pods},
     rival::{Fill, Programs},
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::time::Duration;
 
 /// A column of the table.
@@ -110,31 +110,40 @@ const SCENARIOS: [Scenario; 19] = [
     ),
 ];
 
-/// Every round runs every scenario with every mesh, so that a slow minute of the machine meets them all.
+/// In every round all meshes are up beside each other, new ones, and each scenario meets one after the other within seconds, so that a slow
+/// moment of the machine meets them all. Who begins changes from round to round.
 pub fn run(programs: &Programs, rounds: u32, each: Duration, quick: bool, only: &str) -> Result<Figures> {
     let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|s| s.name.contains(only) && (s.quick || !quick)).collect();
     let mut figures = Figures::default();
     for round in 1..=rounds {
-        for mesh in MESHES {
-            for log in [false, true] {
-                let now: Vec<&&Scenario> = chosen.iter().filter(|s| s.log == log).collect();
+        for log in [false, true] {
+            let now: Vec<&&Scenario> = chosen.iter().filter(|s| s.log == log).collect();
+            if now.is_empty() {
+                continue;
+            }
+            let mut meshes = Vec::new();
+            for mesh in MESHES {
                 // Without a mesh nobody writes a log.
-                if now.is_empty() || (log && mesh == Mesh::None) {
+                if log && mesh == Mesh::None {
                     continue;
                 }
                 let dir = tempfile::tempdir()?;
-                let pods =
-                    Pods::up(mesh, log, programs, &Fill { dir: dir.path() }).with_context(|| format!("{mesh:?}"))?;
-                for rival in RIVALS.iter().filter(|r| r.mesh == mesh) {
-                    for scenario in &now {
-                        if let Err(error) = scenario.measure(rival, &pods, each, &mut figures) {
-                            figures.fail(format!("{} with {}: {error:#}", scenario.name, rival.name));
-                        }
+                match Pods::up(mesh, log, programs, &Fill { dir: dir.path() }) {
+                    Ok(pods) => meshes.push((pods, dir)),
+                    Err(error) => figures.fail(format!("{mesh:?}: {error:#}")),
+                }
+            }
+            for scenario in now {
+                for at in 0..RIVALS.len() {
+                    let rival = &RIVALS[(at + round as usize) % RIVALS.len()];
+                    let Some((pods, _)) = meshes.iter().find(|(pods, _)| pods.mesh == rival.mesh) else { continue };
+                    if let Err(error) = scenario.measure(rival, pods, each, &mut figures) {
+                        figures.fail(format!("{} with {}: {error:#}", scenario.name, rival.name));
                     }
                 }
             }
-            eprintln!("mesh, round {round} of {rounds}: {mesh:?}");
         }
+        eprintln!("mesh, round {round} of {rounds}");
     }
     Ok(figures)
 }

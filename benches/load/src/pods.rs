@@ -37,6 +37,8 @@ pub enum Mesh {
 
 /// The pods, until the value is dropped.
 pub struct Pods {
+    /// What is between them.
+    pub mesh: Mesh,
     /// Pids of the proxies of the data path.
     proxies: Vec<u32>,
     /// Pid of the process that holds the client's namespace open.
@@ -111,7 +113,7 @@ impl Pods {
             Mesh::Heddle => find(&playground, 2, |name, line| name == "mesh-proxy" && line.contains("node/n"))?,
             Mesh::Envoy => find(&playground, 2, |name, _| name == "envoy")?,
         };
-        let mut pods = Self { proxies, client: client[0], service, playground };
+        let mut pods = Self { mesh, proxies, client: client[0], service, playground };
         pods.answers().with_context(|| format!("see {}", logs.display()))?;
         Ok(pods)
     }
