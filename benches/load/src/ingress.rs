@@ -39,19 +39,19 @@ const SCENARIOS: [Scenario; 12] = [
     full(scenario("h1/100B/c1", one(1), "/small")),
     scenario("h1/100B/c32", one(32), "/small"),
     full(scenario("h1/100B/c512", one(512), "/small")),
-    scenario("h1/10KiB/c32", one(32), "/large"),
+    full(scenario("h1/10KiB/c32", one(32), "/large")),
     Scenario {
         port: 8081,
         direct: Some(H2C_PORT),
         ..scenario("h2-to-h1/100B/c8m16", Load::Two { connections: 8, streams: 16, body: 0 }, "/small")
     },
-    Scenario {
+    full(Scenario {
         port: 8082,
         direct: Some(H2C_PORT),
         // nginx 1.22 speaks no HTTP/2 to backends, but for gRPC.
         without: &[Rival::Nginx],
         ..scenario("h2-to-h2c/100B/c8m16", Load::Two { connections: 8, streams: 16, body: 0 }, "/small")
-    },
+    }),
     tls("tls/kept/100B/c32", one(32)),
     tls("tls/handshake/100B/c32", Load::One { connections: 32, fresh: true, body: 0 }),
     Scenario {
@@ -59,7 +59,7 @@ const SCENARIOS: [Scenario; 12] = [
         direct: Some(GRPC_PORT),
         ..scenario("grpc-unary/100B/c8m16", Load::Grpc { connections: 8, streams: 16 }, "/bench.Echo/Say")
     },
-    scenario("h1/100B/steady", steady(32, false), "/small"),
+    full(scenario("h1/100B/steady", steady(32, false), "/small")),
     full(Scenario {
         port: 8081,
         direct: Some(H2C_PORT),
