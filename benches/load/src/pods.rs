@@ -64,13 +64,15 @@ impl Pods {
         for dir in [&folder, &logs] {
             fs::create_dir_all(dir)?;
         }
-        // A pod has addresses of both families, and both are endpoints.
         let backend = include_str!("../rivals/backend.conf")
-            .replace("{backend}", &format!("[::]:{BACKEND_PORT} ipv6only=off"))
-            .replace("{h2c}", &format!("[::]:{H2C_PORT} ipv6only=off"));
+            .replace("{backend}", &format!("0.0.0.0:{BACKEND_PORT}"))
+            .replace("{h2c}", &format!("0.0.0.0:{H2C_PORT}"));
         fill.write("backend.conf", &backend)?;
+        // Without a selector the playground makes no endpoints; mesh-heddle.yaml names them.
+        let selector = if mesh == Mesh::Heddle { "" } else { "  selector: {app: server}\n" };
         let pods = include_str!("../rivals/pods.yaml")
             .replace("{ports}", WIDE_PORTS)
+            .replace("{selector}\n", selector)
             .replace("{nginx}", &programs.nginx.to_string_lossy());
         let sidecar = |which: &str, capture: &str| {
             include_str!("../rivals/mesh-envoy-sidecar.yaml")
