@@ -11,9 +11,11 @@ pub const PROXY: &str = "10.77.0.1";
 /// Where the backend listens.
 pub const BACKEND: &str = "10.77.0.2";
 
-/// For `sh` in a network namespace: a new connection for each request leaves many in TIME_WAIT; the range of ports must hold them for a round.
-pub const WIDE_PORTS: &str =
-    "echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range; echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse";
+/// For `sh` in a network namespace: a new connection for each request leaves many in TIME_WAIT; the range of ports must hold them for a round, and
+/// must spare those that somebody will listen on.
+pub const WIDE_PORTS: &str = "echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range; \
+     echo 5201,8080-8090,8443,9000-9010,9901,15000-15100 > /proc/sys/net/ipv4/ip_local_reserved_ports; \
+     echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse";
 
 /// Where a load generator runs.
 pub trait Place {

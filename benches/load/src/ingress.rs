@@ -7,7 +7,7 @@ use crate::{
     measure,
     rival::{self, ALL, BACKEND_PORT, Fill, GRPC_PORT, H2C_PORT, Programs, Rival},
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::time::Duration;
 
 struct Scenario {
@@ -96,7 +96,13 @@ pub fn run(programs: &Programs, rounds: u32, each: Duration, quick: bool, only: 
     let backend = rival::backend(programs, &arena, &fill)?;
     for round in 1..=rounds {
         for rival in ALL {
-            let running = rival.start(programs, &arena, &fill).with_context(|| rival.name())?;
+            let running = match rival.start(programs, &arena, &fill) {
+                Ok(running) => running,
+                Err(error) => {
+                    figures.fail(format!("ingress with {}: {error:#}", rival.name()));
+                    continue;
+                }
+            };
             for scenario in &chosen {
                 if let Err(error) = measure(scenario, rival, &running, &arena, each, &mut figures) {
                     figures.fail(format!("ingress/{} with {}: {error:#}", scenario.name, rival.name()));

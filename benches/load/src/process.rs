@@ -17,7 +17,7 @@ use std::{
 /// A program that does not listen by then is broken.
 const READY: Duration = Duration::from_secs(20);
 /// Between SIGTERM and SIGKILL.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running program.
 pub struct Process {
@@ -120,7 +120,10 @@ impl Drop for Process {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _ = self.child.kill();
+        // Its children too: a worker of nginx outlives its master.
+        for pid in self.family().unwrap_or_default().into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
         let _ = self.child.wait();
     }
 }
