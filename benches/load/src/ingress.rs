@@ -112,6 +112,9 @@ pub fn run(programs: &Programs, rounds: u32, each: Duration, quick: bool, only: 
         }
     }
     drop(backend);
+    if !figures.failures().is_empty() {
+        eprintln!("configs and logs are kept in {}", dir.keep().display());
+    }
     Ok(figures)
 }
 

@@ -28,6 +28,9 @@ pub struct Flags {
     /// Rounds; each runs every scenario with every proxy once.
     #[arg(long)]
     rounds: Option<u32>,
+    /// Seconds of each measurement.
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Folder of Heddle's programs; else the one this program lies in.
     #[arg(long)]
     programs: Option<PathBuf>,
@@ -50,6 +53,8 @@ fn main() -> Result<()> {
         true => (flags.rounds.unwrap_or(3), Duration::from_secs(1)),
         false => (flags.rounds.unwrap_or(7), Duration::from_secs(5)),
     };
+    let each = flags.seconds.map_or(each, Duration::from_secs);
+    ensure!(each >= Duration::from_secs(1), "--seconds 0: nothing to measure");
     ensure!(rounds > 0, "--rounds 0: nothing to measure");
     let mut figures = ingress::run(&rivals, rounds, each, flags.quick, &flags.only)?;
     figures.extend(mesh::run(&rivals, rounds, each, flags.quick, &flags.only)?);

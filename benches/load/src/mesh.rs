@@ -122,24 +122,32 @@ pub fn run(programs: &Programs, rounds: u32, each: Duration, quick: bool, only: 
                 continue;
             }
             let mut meshes = Vec::new();
+            let failures = figures.failures().len();
             for mesh in MESHES {
                 // Without a mesh nobody writes a log.
                 if log && mesh == Mesh::None {
                     continue;
                 }
                 let dir = tempfile::tempdir()?;
-                match Pods::up(mesh, log, programs, &Fill { dir: dir.path() }) {
-                    Ok(pods) => meshes.push((pods, dir)),
-                    Err(error) => figures.fail(format!("{mesh:?}: {error:#}")),
-                }
+                let pods = Pods::up(mesh, log, programs, &Fill { dir: dir.path() })
+                    .inspect_err(|error| figures.fail(format!("{mesh:?}: {error:#}")));
+                meshes.push((pods, dir));
             }
             for scenario in now {
                 for at in 0..RIVALS.len() {
                     let rival = &RIVALS[(at + round as usize) % RIVALS.len()];
-                    let Some((pods, _)) = meshes.iter().find(|(pods, _)| pods.mesh == rival.mesh) else { continue };
+                    let Some(pods) = meshes.iter().flat_map(|(pods, _)| pods).find(|p| p.mesh == rival.mesh) else {
+                        continue;
+                    };
                     if let Err(error) = scenario.measure(rival, pods, each, &mut figures) {
                         figures.fail(format!("{} with {}: {error:#}", scenario.name, rival.name));
                     }
+                }
+            }
+            if figures.failures().len() > failures {
+                for (pods, dir) in meshes {
+                    drop(pods);
+                    eprintln!("configs and logs are kept in {}", dir.keep().display());
                 }
             }
         }
