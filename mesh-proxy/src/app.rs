@@ -111,7 +111,7 @@ async fn serve(settings: &Settings, level: LogLevel, data: Handle) -> anyhow::Re
         drain: drain.clone(),
         metrics: Arc::new(metrics),
         log: level,
-        config: Arc::new(debug_config(config.view(), svids.clone(), pool.clone(), shown)),
+        config: Arc::new(debug_config(config.view(), svids.clone(), pool.clone(), shown, shared.clone())),
     };
     tokio::spawn(admin.serve(admin_on, std::future::pending()));
     tokio::spawn(config.run(move || svids.hurry()));
@@ -232,10 +232,13 @@ fn debug_config(
     svids: Arc<Svids>,
     pool: Pool,
     phases: watch::Receiver<Phases>,
+    shared: Arc<Shared>,
 ) -> impl Fn() -> String + Send + Sync {
     move || {
-        let pods: BTreeMap<_, _> =
-            phases.borrow().iter().map(|(pod, phase)| (pod.clone(), format!("{phase:?}"))).collect();
+        let phases = phases.borrow().clone();
+        let pods: BTreeMap<_, _> = phases.iter().map(|(pod, shown)| (pod, format!("{:?}", shown.phase))).collect();
+        let connections: BTreeMap<_, _> =
+            phases.iter().filter(|(_, s)| s.connections > 0).map(|(pod, s)| (pod, s.connections)).collect();
         let identities: Vec<_> = svids
             .held()
             .into_iter()
@@ -244,7 +247,15 @@ fn debug_config(
                 serde_json::json!({ "identity": identity.to_string(), "notAfter": end })
             })
             .collect();
-        let shown = serde_json::json!({ "config": view.to_json(), "pods": pods, "identities": identities, "peerConnections": pool.connections() });
+        let drain = shared.settings().map(|s| u64::try_from(s.limits.drain.as_millis()).unwrap_or(u64::MAX));
+        let shown = serde_json::json!({
+            "config": view.to_json(),
+            "pods": pods,
+            "connections": connections,
+            "identities": identities,
+            "peerConnections": pool.connections(),
+            "drainMillis": drain,
+        });
         format!("{shown:#}\n")
     }
 }

@@ -79,9 +79,24 @@ pub struct Serving {
     /// Who keeps the sockets open, and for which namespace.
     listeners: Arc<Listeners>,
     netns: NetnsId,
+    /// The accept loops.
+    loops: TaskTracker,
+    living: Living,
+}
+
+/// The connections of one sandbox, whichever of its servings took them: those of before a release may outlive the next capture.
+#[derive(Clone, Debug, Default)]
+pub struct Living {
+    carried: TaskTracker,
     /// Ends everything at once.
     cut: CancellationToken,
-    tasks: TaskTracker,
+}
+
+impl Living {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.carried.len()
+    }
 }
 
 /// Applies the rules in a namespace. From here on the pod's traffic goes to the listeners or nowhere.
@@ -159,7 +174,9 @@ pub fn serve(
     shared: &Arc<Shared>,
     listeners: &Arc<Listeners>,
     data: &Handle,
+    living: Living,
 ) -> Result<Serving, CaptureFault> {
+    living.carried.reopen();
     let connections = shared
         .settings()
         .map_or_else(|| mesh_core::mesh::Limits::default().connections_per_pod, |s| s.limits.connections_per_pod);
@@ -171,8 +188,8 @@ pub fn serve(
         leave_mesh: CancellationToken::new(),
         deaf: CancellationToken::new(),
         deaf_mesh: CancellationToken::new(),
-        cut: CancellationToken::new(),
-        tasks: TaskTracker::new(),
+        loops: TaskTracker::new(),
+        living,
     };
     // All or none: those before one that fails are closed again.
     let _data = data.enter();
@@ -212,7 +229,7 @@ impl Serving {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let stop = leave.clone();
-        let (local, shared, cut, tasks) = (self.local.clone(), shared.clone(), self.cut.clone(), self.tasks.clone());
+        let (local, shared, living) = (self.local.clone(), shared.clone(), self.living.clone());
         let full = {
             let (local, shared) = (local.clone(), shared.clone());
             move |peer, fault| refuse_full(&local, &shared, direction, peer, fault)
@@ -221,8 +238,8 @@ impl Serving {
             let (local, stop) = (local.clone(), stop.clone());
             move |stream, peer, permit| {
                 let work = each(stream, peer, local.clone(), shared.clone(), stop.clone(), permit);
-                let cut = cut.clone();
-                tasks.track_future(async move {
+                let cut = living.cut.clone();
+                living.carried.track_future(async move {
                     tokio::select! {
                         () = work => {}
                         () = cut.cancelled() => {}
@@ -230,7 +247,7 @@ impl Serving {
                 })
             }
         };
-        self.tasks.spawn(listen::accept(listener, local, deaf.clone(), full, serve));
+        self.loops.spawn(listen::accept(listener, local, deaf.clone(), full, serve));
     }
 
     /// Lets the pod go: nothing new is captured; what lives goes on until it ends (or the proxy does), then the rules are removed
@@ -245,8 +262,7 @@ impl Serving {
             tokio::time::sleep(RELEASE_GRACE).await;
             self.close(&PORTS);
             leave();
-            self.tasks.close();
-            self.tasks.wait().await;
+            self.ended().await;
         };
         tokio::select! {
             () = rest => {}
@@ -279,17 +295,19 @@ impl Serving {
     pub fn deafen(&self) {
         self.deaf.cancel();
         self.deaf_mesh.cancel();
-        self.tasks.close();
     }
 
-    /// Whether nothing is carried: only the accept loops live.
+    /// Whether no connection lives.
     pub fn is_idle(&self) -> bool {
-        self.tasks.len() <= PORTS.len()
+        self.living.carried.is_empty()
     }
 
-    /// Waits until all living connections have ended.
+    /// Waits until no more connections are taken and all living ones have ended.
     pub async fn ended(&self) {
-        self.tasks.wait().await;
+        self.loops.close();
+        self.loops.wait().await;
+        self.living.carried.close();
+        self.living.carried.wait().await;
     }
 
     /// Ends everything at once: the pod is gone. Returns when the sockets are closed, so that peers hear of it while the interface is there.
@@ -302,8 +320,8 @@ impl Serving {
     pub async fn end(&self) {
         self.leave();
         self.deafen();
-        self.cut.cancel();
-        let _ = timeout(CUT_PATIENCE, self.tasks.wait()).await;
+        self.living.cut.cancel();
+        let _ = timeout(CUT_PATIENCE, self.ended()).await;
     }
 }
 

@@ -10,4 +10,4 @@ pub use capture::{CaptureFault, Serving};
 pub use cni::serve as serve_cni;
 pub use listeners::{Listeners, Others};
 pub use registry::{Registry, RegistryFault, Sandbox};
-pub use roster::{Adopt, Answer, Ask, Phases, Roster};
+pub use roster::{Adopt, Answer, Ask, Phases, Roster, Shown};

@@ -7,7 +7,7 @@ mod restart;
 pub use ask::{Answer, Ask};
 
 use super::{
-    capture::{self, CaptureFault, Serving},
+    capture::{self, CaptureFault, Living, Serving},
     listeners::Listeners,
     registry::{Registry, RegistryFault, Sandbox},
 };
@@ -62,7 +62,16 @@ pub struct Roster {
 }
 
 /// How far each pod of the node is, by its name; for who looks at the proxy.
-pub type Phases = BTreeMap<String, Phase>;
+pub type Phases = BTreeMap<String, Shown>;
+
+/// What a look at the proxy shows of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// How far it is.
+    pub phase: Phase,
+    /// Connections that are carried for it, also those that outlive its release; at most [`LOOK`] old.
+    pub connections: usize,
+}
 
 /// A pod.
 #[derive(Default)]
@@ -84,6 +93,7 @@ struct Held {
     netns: Arc<Netns>,
     serving: Option<Serving>,
     release: Option<Release>,
+    living: Living,
 }
 
 /// A release under way.
@@ -131,8 +141,12 @@ impl Roster {
 
     fn show(&self) {
         let Some(shown) = &self.shown else { return };
+        let look = |entry: &Entry| {
+            let connections = entry.sandboxes.values().map(|held| held.living.count()).sum();
+            Some(Shown { phase: entry.state.phase()?, connections })
+        };
         let phases: Phases =
-            self.pods.iter().filter_map(|(pod, entry)| Some((pod.to_string(), entry.state.phase()?))).collect();
+            self.pods.iter().filter_map(|(pod, entry)| Some((pod.to_string(), look(entry)?))).collect();
         shown.send_if_modified(|now| {
             let news = *now != phases;
             *now = phases;
@@ -376,7 +390,7 @@ impl Roster {
             // Announced again: what serves it goes on serving it.
             Some(held) if held.netns.id() == netns.id() => held.sandbox.addresses = sandbox.addresses,
             _ => {
-                let held = Held { netns, serving: None, release: None, sandbox };
+                let held = Held { netns, serving: None, release: None, living: Living::default(), sandbox };
                 let earlier = entry.sandboxes.insert(held.sandbox.container.clone(), held);
                 drop(earlier.and_then(|h| h.serving).map(cut_later));
             }
@@ -433,7 +447,8 @@ impl Roster {
         let Some(held) = self.pods.get_mut(pod).and_then(|e| e.sandboxes.get_mut(container)) else { return };
         let workload = workload.map(|w| with_addresses(&w, &held.sandbox));
         let has_listeners = held.serving.is_some();
-        let (netns, release, listeners) = (held.netns.clone(), held.release.take(), self.listeners.clone());
+        let (netns, release, living) = (held.netns.clone(), held.release.take(), held.living.clone());
+        let listeners = self.listeners.clone();
         let (shared, data, room, tell) = (self.shared.clone(), self.data.clone(), self.room.clone(), self.tell.clone());
         let (pod, container) = (pod.clone(), container.to_owned());
         tokio::spawn(async move {
@@ -452,7 +467,8 @@ impl Roster {
                 if let (true, Some(workload)) = (joining, &workload) {
                     capture::certify(workload, &shared).await?;
                     if !has_listeners {
-                        serving = Some(capture::serve(workload.clone(), netns.clone(), &shared, &listeners, &data)?);
+                        serving =
+                            Some(capture::serve(workload.clone(), netns.clone(), &shared, &listeners, &data, living)?);
                     }
                     let _permit = room.acquire().await;
                     capture::close(netns).await?;
@@ -466,7 +482,7 @@ impl Roster {
                 let rules_us = micros(started);
                 let workload = workload.ok_or(CaptureFault::Unknown)?;
                 if !has_listeners {
-                    serving = Some(capture::serve(workload.clone(), netns, &shared, &listeners, &data)?);
+                    serving = Some(capture::serve(workload.clone(), netns, &shared, &listeners, &data, living)?);
                 }
                 let listeners_us = micros(started);
                 capture::certify(&workload, &shared).await?;

@@ -4,8 +4,8 @@
 
 mod world;
 
-use mesh_core::{capture::TABLE, decide::*, mesh::*};
-use mesh_proxy::pods::Sandbox;
+use mesh_core::{capture::TABLE, decide::*, enroll::Phase, mesh::*};
+use mesh_proxy::pods::{Sandbox, Shown};
 use mesh_sys::{NetnsId, tool};
 use world::{Node, Pod, done};
 
@@ -104,4 +104,29 @@ async fn after_a_reboot_no_sandbox_of_before_is_left_and_a_living_one_is_taken_u
     world::eventually(|| living.connect(HBONE_PORT).is_ok()).await;
     tool::nft_has_table(&living.netns, TABLE).unwrap();
     tool::nft_has_table(&used_again.netns, TABLE).unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_shown_until_it_ends_whatever_becomes_of_its_pod_meanwhile() {
+    let (node, pod) = (Node::new(), Pod::new("cart"));
+    node.names("cart", MESHED);
+    assert_eq!(node.add(&pod).await, done(true));
+    let shows = |phase, connections| {
+        let node = &node;
+        world::eventually(move || node.shown("cart") == Some(Shown { phase, connections }))
+    };
+    let (first, second) = (pod.connect(HBONE_PORT).unwrap(), pod.connect(HBONE_PORT).unwrap());
+    shows(Phase::Captured, 2).await;
+    node.names("cart", Enrolment::None);
+    shows(Phase::Plain, 2).await;
+    node.names("cart", MESHED);
+    shows(Phase::Captured, 2).await;
+    drop(first);
+    shows(Phase::Captured, 1).await;
+    node.names("cart", Enrolment::None);
+    shows(Phase::Plain, 1).await;
+    assert!(world::is_open(&second));
+    assert_eq!(node.del(&pod.container).await, done(false));
+    assert!(!world::is_open(&second), "the pod is gone, and with it what any of its servings took");
+    assert_eq!(node.shown("cart"), None);
 }

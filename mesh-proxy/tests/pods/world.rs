@@ -8,7 +8,7 @@ use mesh_core::{
     snapshot::Snapshot,
 };
 use mesh_proxy::{
-    pods::{Answer, Ask, Listeners, Registry, Roster, Sandbox},
+    pods::{Answer, Ask, Listeners, Phases, Registry, Roster, Sandbox, Shown},
     shared::Shared,
     telemetry::Telemetry,
     tunnel::Pool,
@@ -48,6 +48,7 @@ pub struct Node {
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     asks: mpsc::Sender<Ask>,
     registry: Registry,
+    shown: watch::Receiver<Phases>,
     _stop: DropGuard,
     _state: tempfile::TempDir,
 }
@@ -78,7 +79,8 @@ impl Node {
             svid_lifetime: Duration::from_secs(3600),
             tracing: None,
             access_log: AccessLog::Off,
-            limits: Limits::default(),
+            // So that a connection on which nothing is said lives as long as a test.
+            limits: Limits { handshake: Duration::from_secs(60), ..Limits::default() },
         };
         let (snapshots, snapshot) = watch::channel(Some(Arc::new(Snapshot::empty(Arc::new(settings)))));
         let state = tempfile::tempdir().unwrap();
@@ -97,9 +99,11 @@ impl Node {
         let roster = Roster::restore(registry.clone(), shared, Listeners::alone(), None, Handle::current()).unwrap();
         let (asks, asked) = mpsc::channel(16);
         let stop = CancellationToken::new();
+        let (phases, shown) = watch::channel(Phases::default());
+        let roster = roster.shown_in(phases);
         let settled = Readiness::default().condition("pods", "not settled");
         tokio::spawn(roster.serve(asked, settled, stop.clone()));
-        Self { snapshots, asks, registry, _stop: stop.drop_guard(), _state: state }
+        Self { snapshots, asks, registry, shown, _stop: stop.drop_guard(), _state: state }
     }
 
     /// The config names a pod.
@@ -135,6 +139,11 @@ impl Node {
 
     pub async fn check(&self, pod: &Pod) -> Answer {
         self.ask(|reply| Ask::Check { container: pod.container.clone(), reply }).await
+    }
+
+    /// What a look at the proxy shows of a pod.
+    pub fn shown(&self, pod: &str) -> Option<Shown> {
+        self.shown.borrow().get(&format!("shop/{pod}")).copied()
     }
 
     /// Container ids that the registry would take up after a restart.
