@@ -3,6 +3,7 @@
 use super::{NAMESPACE, access::Access, rollout};
 use anyhow::{Context, Result};
 use serde_json::Value;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Port of a proxy's admin server.
 const ADMIN: u16 = 15021;
@@ -33,10 +34,12 @@ pub(super) async fn proxies(access: &Access) -> Result<Vec<NodeProxy>> {
 /// How a proxy holds the pods of its node at this moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Held {
-    /// Captured, or on the way there, or stuck half way.
+    /// Captured, or on the way there or back, or stuck half way.
     pub captured: Vec<String>,
-    /// Let go, but for what was open and has not ended.
-    pub leaving: Vec<String>,
+    /// Connections that the proxy carries, by pod; also of pods that it has let go.
+    pub connections: BTreeMap<String, u64>,
+    /// What the connections that live get when the proxy is told to end; none: it has no config, or is of a version that does not tell.
+    pub drain: Option<Duration>,
 }
 
 pub(super) async fn held(access: &Access, proxy: &NodeProxy) -> Result<Held> {
@@ -46,15 +49,17 @@ pub(super) async fn held(access: &Access, proxy: &NodeProxy) -> Result<Held> {
 }
 
 fn held_in(shown: &Value) -> Option<Held> {
-    let mut held = Held::default();
+    let harmless = |phase: &str| matches!(phase, "Plain" | "Waiting");
+    let mut captured = Vec::new();
     for (pod, phase) in shown["pods"].as_object()? {
-        match phase.as_str()? {
-            "Plain" | "Waiting" => {}
-            "Releasing" => held.leaving.push(pod.clone()),
-            _ => held.captured.push(pod.clone()),
+        if !harmless(phase.as_str()?) {
+            captured.push(pod.clone());
         }
     }
-    Some(held)
+    // A proxy of a version that does not tell has none to wait for.
+    let told = shown["connections"].as_object().into_iter().flatten();
+    let connections = told.filter_map(|(pod, n)| Some((pod.clone(), n.as_u64()?))).collect();
+    Some(Held { captured, connections, drain: shown["drainMillis"].as_u64().map(Duration::from_millis) })
 }
 
 #[cfg(test)]
@@ -64,9 +69,12 @@ mod tests {
 
     #[test]
     fn a_pod_whose_phase_is_not_known_to_be_harmless_counts_as_captured() {
-        let shown = json!({"pods": {"a/plain": "Plain", "a/on": "Captured", "a/off": "Releasing", "a/odd": "Broken", "a/new": "Waiting"}});
+        let shown = json!({"pods": {"a/plain": "Plain", "a/on": "Captured", "a/off": "Releasing", "a/odd": "Broken", "a/new": "Waiting"}, "connections": {"a/plain": 2}, "drainMillis": 30000});
         let held = held_in(&shown).unwrap();
-        assert_eq!((held.captured, held.leaving), (vec!["a/odd".to_owned(), "a/on".into()], vec!["a/off".to_owned()]));
+        assert_eq!(held.captured, ["a/odd", "a/off", "a/on"].map(str::to_owned));
+        assert_eq!(held.connections, BTreeMap::from([("a/plain".to_owned(), 2)]));
+        assert_eq!(held.drain, Some(Duration::from_secs(30)));
+        assert_eq!(held_in(&json!({"pods": {}})), Some(Held::default()));
         assert_eq!(held_in(&json!({})), None);
     }
 }

@@ -10,7 +10,10 @@ use super::{
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 /// How often nodes are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -24,8 +27,8 @@ pub struct Removal {
     /// Go on although pods are still captured or a node could not be cleaned; such pods lose their network until they are replaced
     #[arg(long)]
     pub force: bool,
-    /// Time for connections that were open when the mesh was turned off; then they are cut
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    /// How long the proxies stay for connections that were open when the mesh was turned off; those that have not ended by then are named and cut
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub drain: u64,
     /// How long each step may take
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
@@ -94,38 +97,94 @@ async fn turn_off(access: &Access) -> Result<()> {
     Ok(())
 }
 
-/// Waits until no proxy captures any pod, and a while for what was open before. A proxy that does not answer may still capture some.
+/// Waits until no proxy captures any pod, and then for what the proxies still carry: it lives in their processes and ends with them.
 async fn released(access: &Access, within: Duration, drain: Duration) -> Result<()> {
     let (deadline, mut free, mut told) = (Instant::now() + within, None, String::new());
     loop {
-        let (mut captured, mut leaving) = (Vec::new(), Vec::new());
-        for proxy in nodes::proxies(access).await? {
-            match nodes::held(access, &proxy).await {
-                Ok(held) => {
-                    captured.extend(held.captured);
-                    leaving.extend(held.leaving);
-                }
-                Err(error) => captured.push(format!("those of node {}: {error:#}", proxy.node)),
-            }
-        }
-        if captured.is_empty() && leaving.is_empty() {
-            return Ok(());
-        }
-        let text = format!("  captured: {}; with connections of before: {}", list(&captured), list(&leaving));
+        let left = left(access).await?;
+        let text = left.to_string();
         if text != told {
-            println!("{text}");
+            println!("  {text}");
             told = text;
         }
-        if captured.is_empty() {
-            let since = *free.get_or_insert_with(Instant::now);
-            if since.elapsed() >= drain {
-                println!("  connections that were open before are cut now; nothing new is captured");
+        let now = Instant::now();
+        // What nobody captures any more only ends; how long that may take counts from here.
+        let cut = if left.captured.is_empty() { *free.get_or_insert(now + drain) } else { now + drain };
+        match left.step(now >= deadline, now >= cut) {
+            Step::Go => return Ok(()),
+            Step::Wait => tokio::time::sleep(LOOK).await,
+            Step::Cut => {
+                println!("  after {drain:?} these are still open, and are cut with the proxies: {}", left.open());
                 return Ok(());
             }
-        } else if Instant::now() >= deadline {
-            bail!("after {within:?} pods are still captured: {}", captured.join(", "));
+            Step::GiveUp => bail!("after {within:?} pods are still captured: {}", left.captured.join(", ")),
         }
-        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What the proxies of all nodes still hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Left {
+    captured: Vec<String>,
+    /// `POD on NODE`, and how many.
+    connections: Vec<(String, u64)>,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Go,
+    Wait,
+    /// Go on, and say what that costs.
+    Cut,
+    GiveUp,
+}
+
+/// A proxy that does not answer may still capture some.
+async fn left(access: &Access) -> Result<Left> {
+    let mut left = Left::default();
+    for proxy in nodes::proxies(access).await? {
+        match nodes::held(access, &proxy).await {
+            Ok(held) => {
+                left.captured.extend(held.captured);
+                let open = held.connections.into_iter();
+                left.connections.extend(open.map(|(pod, n)| (format!("{pod} on {}", proxy.node), n)));
+            }
+            Err(error) => left.captured.push(format!("those of node {}: {error:#}", proxy.node)),
+        }
+    }
+    Ok(left)
+}
+
+impl Left {
+    /// `late`: releasing has taken as long as it may; `drained`: so have the connections, since nothing was captured.
+    fn step(&self, late: bool, drained: bool) -> Step {
+        match (self.captured.is_empty(), self.connections.is_empty()) {
+            (true, true) => Step::Go,
+            (true, false) if drained => Step::Cut,
+            (false, _) if late => Step::GiveUp,
+            _ => Step::Wait,
+        }
+    }
+
+    fn open(&self) -> String {
+        let total: u64 = self.connections.iter().map(|(_, n)| n).sum();
+        let by_pod: Vec<String> = self.connections.iter().map(|(pod, n)| format!("{n} of {pod}")).collect();
+        format!("{total} connections ({})", list(&by_pod))
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "captured: {}", list(&self.captured))?;
+        if self.captured.is_empty() {
+            // Before that, what ends and what begins anew cannot be told apart.
+            match self.connections.as_slice() {
+                [] => f.write_str("; no connection is open from before")?,
+                _ => write!(f, "; open from before: {}", self.open())?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -210,5 +269,22 @@ mod tests {
         assert!(has_uninstalled(&pod("true", json!({"waiting": {}}), ended(0))));
         assert!(!has_uninstalled(&pod("true", ended(1), json!({}))));
         assert!(!has_uninstalled(&pod("", ended(0), json!({}))), "an agent of the old template that was stopped");
+    }
+
+    #[test]
+    fn connections_are_waited_for_once_nothing_is_captured_and_named_before_they_are_cut() {
+        let left = |captured: &[&str], connections: &[(&str, u64)]| Left {
+            captured: captured.iter().map(|&pod| pod.into()).collect(),
+            connections: connections.iter().map(|&(pod, n)| (pod.into(), n)).collect(),
+        };
+        let open = [("shop/cart on n1", 2), ("shop/pay on n2", 1)];
+        assert_eq!(left(&[], &[]).step(true, true), Step::Go);
+        assert_eq!(left(&[], &open).step(true, false), Step::Wait);
+        assert_eq!(left(&[], &open).step(true, true), Step::Cut);
+        assert_eq!(left(&["shop/a"], &open).step(false, false), Step::Wait);
+        assert_eq!(left(&["shop/a"], &[]).step(true, false), Step::GiveUp);
+        let text = left(&[], &open).to_string();
+        assert_eq!(text, "captured: none; open from before: 3 connections (2 of shop/cart on n1, 1 of shop/pay on n2)");
+        assert_eq!(left(&["shop/a"], &open).to_string(), "captured: shop/a");
     }
 }

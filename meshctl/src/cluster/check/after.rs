@@ -19,6 +19,9 @@ const ROOT_LEFT: Duration = Duration::days(30);
 /// A leader renews its lease every few seconds.
 const LEASE_AGE: Duration = Duration::seconds(60);
 
+/// Seconds that a proxy needs beyond its drain, to cut what is left and to write its last lines.
+const GOODBYE: f64 = 5.0;
+
 pub(super) async fn after(access: &Access) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     for (kind, name) in WORKLOADS {
@@ -27,6 +30,7 @@ pub(super) async fn after(access: &Access) -> Result<Vec<Finding>> {
     found.push(mesh(access).await?);
     found.push(leader(access).await?);
     found.push(every_node(access).await?);
+    found.extend(grace(access).await?);
     found.extend(roots(access).await?);
     found.extend(refused(access).await?);
     Ok(found)
@@ -102,6 +106,35 @@ async fn every_node(access: &Access) -> Result<Finding> {
     } else {
         Finding::wrong(format!("no ready proxy on {without:?}"), format!("kubectl -n {NAMESPACE} get pods -o wide"))
     })
+}
+
+/// Whether the kubelet lets a proxy drain as long as the mesh says. All proxies have the same settings, so one is asked.
+async fn grace(access: &Access) -> Result<Option<Finding>> {
+    let Some(proxy) = nodes::proxies(access).await?.into_iter().find(|p| p.ready) else { return Ok(None) };
+    let set = access.get("DaemonSet", NAMESPACE, "mesh-proxy").await?.unwrap_or_default();
+    let given = set.pointer("/spec/template/spec/terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(30);
+    let drain = match nodes::held(access, &proxy).await {
+        Ok(held) => held.drain,
+        Err(error) => {
+            let what = format!("the proxy of node {} cannot be asked: {error:#}", proxy.node);
+            return Ok(Some(Finding::doubtful(what, "use an account that may get pods/proxy")));
+        }
+    };
+    Ok(drain.map(|drain| judge_grace(drain.as_secs_f64(), given)))
+}
+
+fn judge_grace(drain: f64, given: u64) -> Finding {
+    if drain + GOODBYE <= given as f64 {
+        return Finding::fine(format!(
+            "proxies that are replaced drain for {drain} s, within their grace of {given} s"
+        ));
+    }
+    Finding::doubtful(
+        format!("proxies that are replaced drain for {drain} s and are killed after {given} s"),
+        format!(
+            "MeshParameters limits.drain must be {GOODBYE} s shorter than the chart's proxy.terminationGracePeriodSeconds"
+        ),
+    )
 }
 
 /// The root of the mesh, and whether proxies trust it.
@@ -181,4 +214,22 @@ async fn refused(access: &Access) -> Result<Vec<Finding>> {
     found
         .insert(0, Finding::fine(format!("{meshed} namespaces are in the mesh; {taken} parents of routes are served")));
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::finding::Level;
+
+    #[test]
+    fn a_drain_that_the_kubelet_cuts_short_is_told() {
+        for (drain, given, level) in [
+            (30.0, 60, Level::Fine),
+            (55.0, 60, Level::Fine),
+            (55.5, 60, Level::Doubtful),
+            (3600.0, 60, Level::Doubtful),
+        ] {
+            assert_eq!(judge_grace(drain, given).level, level, "{drain} of {given}");
+        }
+    }
 }
