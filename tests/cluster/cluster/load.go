@@ -279,6 +279,9 @@ func (l *Load) Mark(word string) {
 	l.Word = word
 }
 
+// Renew has the byte streams end by themselves, in good order, and begin anew.
+func (l *Load) Renew() { l.c.t.Helper(); l.tell("renew") }
+
 func (l *Load) tell(args ...string) Report {
 	l.c.t.Helper()
 	var report Report

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"heddle.test/cluster/internal/node"
@@ -189,6 +191,74 @@ func (c *Cluster) Meshctl(args ...string) string {
 	return out
 }
 
+// Running is a command of meshctl under way.
+type Running struct {
+	c    *Cluster
+	what string
+	text *output
+	done chan error
+}
+
+// output is what a process has written so far.
+type output struct {
+	mutex sync.Mutex
+	text  bytes.Buffer
+}
+
+func (o *output) Write(part []byte) (int, error) {
+	o.mutex.Lock()
+	defer o.mutex.Unlock()
+	return o.text.Write(part)
+}
+
+func (o *output) String() string {
+	o.mutex.Lock()
+	defer o.mutex.Unlock()
+	return o.text.String()
+}
+
+// MeshctlBegins is Meshctl for what takes its time and is looked at meanwhile. It ends with the story at the latest.
+func (c *Cluster) MeshctlBegins(args ...string) *Running {
+	c.t.Helper()
+	command, err := c.outsideCommand(meshctl(), args...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	running := &Running{c: c, what: "meshctl " + strings.Join(args, " "), text: new(output), done: make(chan error, 1)}
+	command.Stdout, command.Stderr = running.text, running.text
+	if err := command.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = command.Process.Kill() })
+	go func() { running.done <- command.Wait() }()
+	return running
+}
+
+// Says waits until the command has written this.
+func (r *Running) Says(text string) {
+	r.c.t.Helper()
+	r.c.Eventually(r.what+" says "+text, func() error {
+		if said := r.text.String(); !strings.Contains(said, text) {
+			return fmt.Errorf("it says\n%s", said)
+		}
+		return nil
+	})
+}
+
+// Ends waits for the command's good end, and gives what it wrote.
+func (r *Running) Ends() string {
+	r.c.t.Helper()
+	select {
+	case err := <-r.done:
+		if err != nil {
+			r.c.t.Fatalf("%s: %v\n%s", r.what, err, r.text)
+		}
+	case <-time.After(5 * time.Minute):
+		r.c.t.Fatalf("%s does not end:\n%s", r.what, r.text)
+	}
+	return r.text.String()
+}
+
 // Install puts Heddle on the bed from target/images and deploy/, as bed install does, and waits until it is ready.
 func (c *Cluster) Install() {
 	c.t.Helper()
@@ -205,13 +275,20 @@ func (c *Cluster) Install() {
 
 // outside runs a host's program in the control plane's network, with the admin's kubeconfig.
 func (c *Cluster) outside(program string, args ...string) (string, error) {
-	command, err := c.bed.Command(plane.Name, true, append([]string{program}, args...)...)
+	command, err := c.outsideCommand(program, args...)
 	if err != nil {
 		return "", err
 	}
-	command.Env = append(os.Environ(), "KUBECONFIG="+c.bed.Kubeconfig(), "PATH="+c.bed.Bin+":"+os.Getenv("PATH"))
 	out, err := command.CombinedOutput()
 	return string(out), err
+}
+
+func (c *Cluster) outsideCommand(program string, args ...string) (*exec.Cmd, error) {
+	command, err := c.bed.Command(plane.Name, true, append([]string{program}, args...)...)
+	if err == nil {
+		command.Env = append(os.Environ(), "KUBECONFIG="+c.bed.Kubeconfig(), "PATH="+c.bed.Bin+":"+os.Getenv("PATH"))
+	}
+	return command, err
 }
 
 // meshctl is the program that was packed into an image, or the one that MESHCTL names.

@@ -46,6 +46,7 @@ func drive(args []string) {
 	marker := set.String("marker", "marker-of-nobody", "the word that every request and answer carries")
 	_ = set.Parse(args)
 	var word atomic.Value
+	var turn atomic.Int64
 	word.Store(*marker)
 	book := newBook()
 	every := time.Second / time.Duration(*rate)
@@ -66,7 +67,7 @@ func drive(args []string) {
 	if *bytes != "" {
 		tally := book.tally("tcp")
 		for range *count {
-			go stream(*bytes, tally, &word)
+			go stream(*bytes, tally, &word, &turn)
 		}
 	}
 	listener, err := net.Listen("unix", control)
@@ -79,7 +80,7 @@ func drive(args []string) {
 		if err != nil {
 			fail(err.Error())
 		}
-		answer(conn, book, &word)
+		answer(conn, book, &word, &turn)
 	}
 }
 
@@ -106,7 +107,7 @@ func (d driver) run() {
 }
 
 // answer obeys one line of the control socket.
-func answer(conn net.Conn, book *book, word *atomic.Value) {
+func answer(conn net.Conn, book *book, word *atomic.Value, turn *atomic.Int64) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(requestLimit))
 	line := make([]byte, 256)
@@ -120,6 +121,8 @@ func answer(conn net.Conn, book *book, word *atomic.Value) {
 		word.Store(rest)
 	case "reset":
 		book.reset()
+	case "renew":
+		turn.Add(1)
 	}
 	_, _ = conn.Write(book.json())
 }

@@ -113,15 +113,15 @@ const (
 )
 
 // stream keeps one long byte stream open: frames of random bytes around the marker must come back the same.
-// It is opened anew when it broke (a failure) and when the server said goodbye (none).
-func stream(address string, tally *tally, word *atomic.Value) {
+// It is opened anew when it broke (a failure), when the server said goodbye and when turn has changed (none).
+func stream(address string, tally *tally, word *atomic.Value, turn *atomic.Int64) {
 	for {
 		began, generation := time.Now(), tally.sent()
 		conn, backend, err := open(address)
 		tally.done(generation, began, backend, 0, err)
 		if err == nil {
 			tally.opened()
-			converse(conn, backend, tally, word)
+			converse(conn, backend, tally, word, turn)
 			conn.Close()
 		}
 		time.Sleep(frameEvery)
@@ -141,15 +141,19 @@ func open(address string) (net.Conn, string, error) {
 	return conn, string(name), nil
 }
 
-func converse(conn net.Conn, backend string, tally *tally, word *atomic.Value) {
+func converse(conn net.Conn, backend string, tally *tally, word *atomic.Value, turn *atomic.Int64) {
+	began := turn.Load()
 	for range time.Tick(frameEvery) {
+		if turn.Load() != began {
+			return
+		}
 		marker := word.Load().(string) + "." + tally.name
 		frame := make([]byte, 1+rand.IntN(frameMost))
 		for i := range frame {
 			frame[i] = byte(rand.Uint32())
 		}
 		frame = append(frame, marker...)
-		began, generation := time.Now(), tally.sent()
+		sentAt, generation := time.Now(), tally.sent()
 		sum := crc32.ChecksumIEEE(frame)
 		err := writeFrame(conn, frame)
 		var back []byte
@@ -164,7 +168,7 @@ func converse(conn net.Conn, backend string, tally *tally, word *atomic.Value) {
 		if err == nil && crc32.ChecksumIEEE(back) != sum {
 			err = errors.New("other bytes came back than were sent")
 		}
-		tally.done(generation, began, backend, 0, err)
+		tally.done(generation, sentAt, backend, 0, err)
 		if err != nil {
 			return
 		}

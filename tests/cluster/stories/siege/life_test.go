@@ -17,7 +17,7 @@ func TestTwoVersionsServeSideBySide(t *testing.T) {
 	scene := c.Scene("versions", 2)
 	image := c.Kubectl("-n", cluster.System, "get", "daemonset", "mesh-proxy", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
 	other := image[:strings.LastIndex(image, ":")] + ":vnext"
-	for _, node := range []string{"node1", "node2"} {
+	for _, node := range c.Nodes() {
 		c.Node(node).Tag(image, other)
 	}
 	t.Cleanup(func() {
@@ -45,24 +45,52 @@ func TestTwoVersionsServeSideBySide(t *testing.T) {
 	scene.NothingFailed("two versions side by side")
 }
 
+// A connection lives in the process that carries it. So the pods are let go first, which costs no request, and the
+// proxies stay until what they still carry has ended by itself.
 func TestHeddleIsUninstalledUnderLivePods(t *testing.T) {
 	c := cluster.Use(t)
 	scene := c.Scene("leave", 2)
 	t.Cleanup(c.Install)
-	t.Log(c.Meshctl("uninstall"))
+	removal := c.MeshctlBegins("uninstall")
+	// The byte streams are all that does not move to other connections by itself; the proxies of both their ends tell of them.
+	removal.Says("open from before")
+	removal.Says(fmt.Sprintf("%d of %s/%s on node1", cluster.Streams, scene.Namespace, scene.Load.Name))
+	scene.Load.Runs(10 * time.Second)
+	scene.Load.Renew()
+	t.Log(removal.Ends())
 	scene.Load.Runs(5 * time.Second)
 	scene.Load.NothingFailed("uninstall with live pods")
+	nothingIsLeft(c)
+	scene.Servers.ScaleTo(4)
+	scene.Load.NothingFailed("new pods after the uninstall")
+}
+
+func TestAnUninstallCutsWhatDoesNotEndAndNamesIt(t *testing.T) {
+	c := cluster.Use(t)
+	scene := c.Scene("cut", 2)
+	t.Cleanup(c.Install)
+	said := c.Meshctl("uninstall", "--drain", "40")
+	t.Log(said)
+	// Requests have moved by then.
+	want := fmt.Sprintf("%d of %s/%s on node1", cluster.Streams, scene.Namespace, scene.Load.Name)
+	if _, cut, _ := strings.Cut(said, "cut with the proxies: "); !strings.Contains(cut, want) {
+		t.Errorf("it does not say that %q is cut", want)
+	}
+	scene.Load.Runs(5 * time.Second)
+	scene.Load.NoRequestFailed("uninstall that does not wait for streams", 1)
+	nothingIsLeft(c)
+}
+
+func nothingIsLeft(c *cluster.Cluster) {
 	c.Eventually("nothing of Heddle is left", func() error {
 		if _, err := c.TryKubectl("get", "namespace", cluster.System); err == nil {
 			return errors.New("its namespace is there")
 		}
+		for _, node := range c.Nodes() {
+			if c.Node(node).InChain() {
+				return fmt.Errorf("the plugin is in the chain of %s", node)
+			}
+		}
 		return nil
 	})
-	for _, node := range []string{"node1", "node2"} {
-		if c.Node(node).InChain() {
-			t.Errorf("the plugin is still in the chain of %s", node)
-		}
-	}
-	scene.Servers.ScaleTo(4)
-	scene.Load.NothingFailed("new pods after the uninstall")
 }
