@@ -138,12 +138,27 @@ func (n Node) processes(daemonset, program string) []string {
 	}
 	var found []string
 	for _, uid := range strings.Fields(uids) {
-		// A pod also has its sandbox's process, which is not the program.
-		out, _ := n.Try("sh", "-c", fmt.Sprintf(`for p in /proc/[0-9]*; do grep -qs -e %s -e %s $p/cgroup && [ "$(cat $p/comm)" = %s ] && echo ${p#/proc/}; done; true`,
-			uid, strings.ReplaceAll(uid, "-", "_"), program))
-		found = append(found, strings.Fields(out)...)
+		found = append(found, n.processesOf(uid, program)...)
 	}
 	return found
+}
+
+// processesOf are a program's ids in the pod with this uid. A pod also has its sandbox's process, which is not the program.
+func (n Node) processesOf(uid, program string) []string {
+	out, _ := n.Try("sh", "-c", fmt.Sprintf(`for p in /proc/[0-9]*; do grep -qs -e %s -e %s $p/cgroup && [ "$(cat $p/comm)" = %s ] && echo ${p#/proc/}; done; true`,
+		uid, strings.ReplaceAll(uid, "-", "_"), program))
+	return strings.Fields(out)
+}
+
+// InNetwork runs a node's program in the network of a pod that runs the probe.
+func (p Pod) InNetwork(args ...string) string {
+	p.c.t.Helper()
+	node, uid, _ := strings.Cut(p.c.Kubectl("-n", p.Namespace, "get", "pod", p.Name, "-o", "jsonpath={.spec.nodeName} {.metadata.uid}"), " ")
+	pids := p.c.Node(node).processesOf(uid, "probe")
+	if len(pids) == 0 {
+		p.c.t.Fatalf("no probe of pod %s runs on %s", p.Name, node)
+	}
+	return p.c.Node(node).Run(append([]string{"nsenter", "-t", pids[0], "-n"}, args...)...)
 }
 
 func selector(program string) string { return "app.kubernetes.io/name=" + program }

@@ -71,6 +71,7 @@ func get(args []string) {
 	method := set.String("method", "GET", "method")
 	body := set.String("body", "", "body")
 	headers := set.String("headers", "", "name:value, comma separated")
+	want := set.Int("status", 0, "fail if another status comes back; 0 takes any")
 	_ = set.Parse(args)
 	request, err := http.NewRequest(*method, set.Arg(0), strings.NewReader(*body))
 	if err != nil {
@@ -104,6 +105,9 @@ func get(args []string) {
 		answer.Headers[name] = response.Header.Get(name)
 	}
 	_ = json.NewEncoder(os.Stdout).Encode(answer)
+	if *want != 0 && answer.Status != *want {
+		fail(fmt.Sprintf("status %d, not %d", answer.Status, *want))
+	}
 }
 
 // api asks the API server the way any client in a pod does: with the pod's token, trusting the pod's CA alone.
