@@ -3,6 +3,7 @@ package siege
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -11,23 +12,33 @@ import (
 )
 
 // While an upgrade runs, nodes with the old and nodes with the new version must serve each other for as long as
-// it takes. The other version is the same program under another tag: what is shown is the procedure.
+// it takes. OTHER_PROXY names an image of another version that the nodes have (bed load); without it the other version is
+// the same program under another tag, which shows the procedure only.
 func TestTwoVersionsServeSideBySide(t *testing.T) {
 	c := cluster.Use(t)
 	scene := c.Scene("versions", 2)
 	image := c.Kubectl("-n", cluster.System, "get", "daemonset", "mesh-proxy", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
-	other := image[:strings.LastIndex(image, ":")] + ":vnext"
-	for _, node := range c.Nodes() {
-		c.Node(node).Tag(image, other)
+	other := os.Getenv("OTHER_PROXY")
+	if other == "" {
+		other = image[:strings.LastIndex(image, ":")] + ":vnext"
+		for _, node := range c.Nodes() {
+			c.Node(node).Tag(image, other)
+		}
+	}
+	strategy := func(spec string) {
+		c.Kubectl("-n", cluster.System, "patch", "daemonset", "mesh-proxy", "--type=merge", "-p", `{"spec":{"updateStrategy":`+spec+`}}`)
+	}
+	use := func(image string) {
+		c.Kubectl("-n", cluster.System, "set", "image", "daemonset/mesh-proxy", "mesh-proxy="+image)
 	}
 	t.Cleanup(func() {
-		_, _ = c.TryKubectl("-n", cluster.System, "patch", "daemonset", "mesh-proxy", "--type=merge", "-p", `{"spec":{"updateStrategy":{"type":"RollingUpdate"}}}`)
-		_, _ = c.TryKubectl("-n", cluster.System, "set", "image", "daemonset/mesh-proxy", "mesh-proxy="+image)
-		_, _ = c.TryKubectl("-n", cluster.System, "rollout", "status", "daemonset/mesh-proxy", "--timeout=180s")
+		use(image)
+		strategy(`{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1,"maxUnavailable":0}}`)
+		c.MeshReady()
 	})
 	// OnDelete leaves it to the story which node is upgraded when; a rolling update would not stop half way.
-	c.Kubectl("-n", cluster.System, "patch", "daemonset", "mesh-proxy", "--type=merge", "-p", `{"spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":null}}}`)
-	c.Kubectl("-n", cluster.System, "set", "image", "daemonset/mesh-proxy", "mesh-proxy="+other)
+	strategy(`{"type":"OnDelete","rollingUpdate":null}`)
+	use(other)
 	name, _ := c.Node("node1").ProxyPod()
 	c.Kubectl("-n", cluster.System, "delete", "pod", name)
 	c.EventuallyWithin(3*time.Minute, "node1 runs the other version", func() error {
@@ -43,6 +54,13 @@ func TestTwoVersionsServeSideBySide(t *testing.T) {
 	scene.Load.Runs(10 * time.Second)
 	scene.Servers.Restart()
 	scene.NothingFailed("two versions side by side")
+	// The rest of the nodes follow by a rolling update, as an upgrade does.
+	scene.Load.Reset()
+	strategy(`{"type":"RollingUpdate","rollingUpdate":{"maxSurge":1,"maxUnavailable":0}}`)
+	c.MeshReady()
+	scene.Load.Runs(3 * time.Second)
+	scene.Load.NoRequestFailed("the other nodes upgraded", len(c.Nodes())-1)
+	scene.Watch.NoPlaintext("the other nodes upgraded")
 }
 
 // A connection lives in the process that carries it. So the pods are let go first, which costs no request, and the
