@@ -11,7 +11,7 @@ use crate::{
     authenticate::Callers,
     ca::{Grants, IdentityService, Metrics as CaMetrics},
     plan::Planner,
-    publish::{ConfigService, Metrics, Publisher},
+    publish::{ConfigService, Metrics, Publisher, SESSION_LIFE},
     settings::{Settings, World},
 };
 use anyhow::{Context, Result};
@@ -63,7 +63,7 @@ async fn serve(settings: Settings, log: LogLevel) -> Result<()> {
     let Parts { authority, authenticate, sink, excluded, open, mut tasks, finish } = parts;
 
     let callers = Callers::new(authenticate, &mut registry);
-    let config = ConfigService::new(publisher.clone(), callers.clone(), sessions.clone(), drain.token());
+    let config = ConfigService::new(publisher.clone(), callers.clone(), sessions.clone(), drain.token(), SESSION_LIFE);
     let identity =
         IdentityService::server(authority.clone(), callers, grants.clone(), CaMetrics::register(&mut registry));
     let listener = TcpListener::bind(settings.listen).await.with_context(|| format!("--listen {}", settings.listen))?;

@@ -23,6 +23,13 @@ use tonic::{Code, Request, Response, Status, Streaming};
 /// How long a proxy may take to say Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest life of a session. A caller is known by its token when it comes, so it must come again now and then: a token of a pod that is gone
+/// buys nothing for longer than this. Half the life of a token and of a certificate; a session that is resumed costs one message.
+pub const SESSION_LIFE: Duration = Duration::from_secs(30 * 60);
+
+/// Part of its life after which a session may be ended, so that the proxies of a large cluster do not all come again at once.
+const LIFE_SPREAD: std::ops::Range<f64> = 0.7..1.0;
+
 /// Longest text of a proxy that goes into our log.
 const QUOTE_MAX: usize = 300;
 
@@ -33,17 +40,19 @@ pub struct ConfigService {
     callers: Callers,
     tasks: TaskTracker,
     drain: CancellationToken,
+    life: Duration,
 }
 
 impl ConfigService {
-    /// Sessions are tasks of `tasks` and end when `drain` is cancelled.
+    /// Sessions are tasks of `tasks` and end in good order after at most `life`, or when `drain` is cancelled.
     pub fn new(
         publisher: Arc<Publisher>,
         callers: Callers,
         tasks: TaskTracker,
         drain: CancellationToken,
+        life: Duration,
     ) -> ConfigServer<Self> {
-        let service = Self { publisher, callers, tasks, drain };
+        let service = Self { publisher, callers, tasks, drain, life };
         ConfigServer::new(service).max_decoding_message_size(MESSAGE_MAX)
     }
 }
@@ -57,11 +66,13 @@ impl Config for ConfigService {
         // One delta is in flight, so one place is enough.
         let (out, stream) = mpsc::channel(1);
         let service = self.clone();
+        let life = self.life.mul_f64(rand::random_range(LIFE_SPREAD));
         self.tasks.spawn(async move {
             let end = tokio::select! {
                 end = service.serve(&proxy, request.into_inner(), &out) => end,
                 () = service.drain.cancelled() => Err(Status::unavailable("the controller is going away")),
                 () = out.closed() => Ok(()),
+                () = tokio::time::sleep(life) => return tracing::debug!("{proxy}: to be known again"),
             };
             match end {
                 Ok(()) => tracing::info!("{proxy}: disconnected"),

@@ -8,7 +8,7 @@ mod session;
 mod slice;
 mod stage;
 
-pub use config::ConfigService;
+pub use config::{ConfigService, SESSION_LIFE};
 pub use mesh::{Changed, Entry, Mesh};
 pub use metrics::Metrics;
 pub use publisher::{ProxyState, Publisher, Taken};

@@ -169,7 +169,10 @@ impl ConfigClient {
             losses = if start.elapsed() >= GOOD_SESSION { 1 } else { losses.saturating_add(1) };
             let pause = backoff(Some(RECONNECT), losses, rand::random());
             // Each new reason once; the same one again and again would only hide it.
-            if reason == last && losses > 1 {
+            if losses == 1 && matches!(lost, Lost::Closed) {
+                // The controller wants to know anew who we are.
+                tracing::info!(?pause, "the session with the controller has ended in good order; opening another");
+            } else if reason == last && losses > 1 {
                 tracing::debug!(error = %reason, ?pause, "still without the controller");
             } else {
                 tracing::warn!(error = %reason, ?pause, "without the controller; the last good config serves on");

@@ -31,12 +31,16 @@ struct Controller {
 
 impl Controller {
     async fn start(address: &str) -> Self {
+        Self::start_with(address, SESSION_LIFE, Arc::new(Everybody)).await
+    }
+
+    async fn start_with(address: &str, life: Duration, authenticate: Arc<dyn Authenticate>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let publisher = Publisher::new(Metrics::register(&mut Default::default()));
         let drain = CancellationToken::new();
-        let callers = Callers::new(Arc::new(Everybody), &mut Default::default());
-        let service = ConfigService::new(publisher.clone(), callers, TaskTracker::new(), drain.clone());
+        let callers = Callers::new(authenticate, &mut Default::default());
+        let service = ConfigService::new(publisher.clone(), callers, TaskTracker::new(), drain.clone(), life);
         let end = drain.clone().cancelled_owned();
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
@@ -244,5 +248,36 @@ async fn every_wrong_beginning_is_refused_with_its_reason() {
     proxy.hear().await;
     proxy.send(Ack { nonce: 77, errors: vec![] }).await;
     assert_eq!(proxy.incoming.message().await.unwrap_err().message(), "ack of nonce 77, which is not in flight");
+    controller.stop().await;
+}
+
+/// Knows one token until it is forgotten.
+struct Revocable(std::sync::atomic::AtomicBool);
+
+#[tonic::async_trait]
+impl Authenticate for Revocable {
+    async fn authenticate(&self, token: &str) -> Result<ProxyName, Unauthenticated> {
+        match self.0.load(std::sync::atomic::Ordering::SeqCst) {
+            true => token.parse().map_err(|_| Unauthenticated::UnknownToken),
+            false => Err(Unauthenticated::UnknownToken),
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_connected_must_prove_anew_who_it_is_and_is_then_told_only_what_is_new() {
+    let known = Arc::new(Revocable(true.into()));
+    let controller = Controller::start_with("127.0.0.1:0", Duration::from_millis(500), known.clone()).await;
+    controller.publish(&[("a", 1), ("b", 2)]);
+    let mut proxy = Proxy::connect(controller.address, BTreeMap::new()).await.unwrap();
+    assert_eq!(proxy.sync().await, 2);
+    // In good order: it is no fault of anybody's.
+    assert!(matches!(proxy.incoming.message().await, Ok(None)));
+    let mut again = Proxy::connect(controller.address, proxy.held).await.unwrap();
+    assert_eq!(again.sync().await, 0);
+    known.0.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert!(matches!(again.incoming.message().await, Ok(None)));
+    let refused = Proxy::connect(controller.address, again.held).await.err().map(|status| status.code());
+    assert_eq!(refused, Some(Code::Unauthenticated), "its token is worth nothing any more");
     controller.stop().await;
 }
