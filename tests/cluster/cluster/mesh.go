@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -318,22 +317,6 @@ func meshctl() string {
 func (n Node) Tag(image, name string) {
 	n.c.t.Helper()
 	n.Run(n.c.bed.Bin+"/ctr", "-a", node.Socket, "-n", "k8s.io", "images", "tag", "--force", image, name)
-}
-
-// NextAddress makes the node's address plugin give out these addresses next, as soon as they are free.
-func (n Node) NextAddress(addresses []string) {
-	n.c.t.Helper()
-	for i, address := range addresses {
-		file := fmt.Sprintf("/var/lib/cni/networks/pods/last_reserved_ip.%d", i)
-		n.c.Eventually(address+" is free", func() error {
-			if _, err := n.Try("ls", "/var/lib/cni/networks/pods/"+address); err == nil {
-				return errors.New("it is taken")
-			}
-			return nil
-		})
-		before := netip.MustParseAddr(address).Prev()
-		n.Run("sh", "-c", "printf %s "+before.String()+" > "+file)
-	}
 }
 
 // PodNamed is a pod that somebody else made.

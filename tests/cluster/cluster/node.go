@@ -1,6 +1,9 @@
 package cluster
 
 import (
+	"errors"
+	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -69,4 +72,28 @@ func (n Node) Curl(url string) (Answer, error) {
 	}
 	out, err := command.CombinedOutput()
 	return answer(url, string(out), err)
+}
+
+// NextAddress makes the node's address plugin give out these addresses next, as soon as they are free. The plugin itself
+// goes round its whole range first, and by then nobody remembers who had an address; so the node forgets its neighbours of
+// these, which nothing would tell it of for up to a minute: the first frame of a new pod is lost to a bridge whose port is
+// not up yet.
+func (n Node) NextAddress(addresses []string) {
+	n.c.t.Helper()
+	for i, address := range addresses {
+		file := fmt.Sprintf("/var/lib/cni/networks/pods/last_reserved_ip.%d", i)
+		n.c.Eventually(address+" is free", func() error {
+			if _, err := n.Try("ls", "/var/lib/cni/networks/pods/"+address); err == nil {
+				return errors.New("it is taken")
+			}
+			return nil
+		})
+		ip := netip.MustParseAddr(address)
+		n.Run("sh", "-c", "printf %s "+ip.Prev().String()+" > "+file)
+		family := "-4"
+		if ip.Is6() {
+			family = "-6"
+		}
+		n.Run("ip", family, "neigh", "flush", "to", address)
+	}
 }

@@ -5,6 +5,7 @@ package stories
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,5 +115,32 @@ func TestTheWireShowsPlainTrafficBetweenNodes(t *testing.T) {
 	})
 	if capture.Contains("a marker nobody sent") {
 		t.Error("the capture finds what was never sent")
+	}
+}
+
+// An address goes to another pod the moment it is free: whoever asks there reaches the new pod, at once and from everywhere.
+func TestAnAddressThatGoesToAnotherPodLeadsToThatPod(t *testing.T) {
+	c := cluster.Use(t)
+	ns := c.Namespace("again")
+	far, near := c.Probe(ns, "far", "node1"), c.Probe(ns, "near", "node2")
+	var addresses []string
+	for _, name := range []string{"first", "second", "third", "fourth"} {
+		if addresses != nil {
+			c.Node("node2").NextAddress(addresses)
+		}
+		pod := c.Probe(ns, name, "node2")
+		if addresses != nil && !slices.Equal(pod.IPs(), addresses) {
+			t.Fatalf("%s has %v, not %v", name, pod.IPs(), addresses)
+		}
+		addresses = pod.IPs()
+		for _, ip := range addresses {
+			for _, client := range []cluster.Pod{far, near} {
+				got, err := client.Curl(cluster.URL(ip, "8080"))
+				if err != nil || got.Headers["Pod"] != name {
+					t.Errorf("%s asks %s of %s: %+v, %v", client.Name, ip, name, got, err)
+				}
+			}
+		}
+		c.Kubectl("-n", ns, "delete", "pod", name, "--grace-period=0", "--force")
 	}
 }
