@@ -1,6 +1,6 @@
 //! SPIFFE identities of workloads: `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`. It must not read certificates.
 
-use crate::name::Text;
+use crate::name::{Text, shared};
 use std::fmt;
 
 /// Longest trust domain that SPIFFE allows (SPIFFE-ID §2.1: "The trust domain name … maximum 255 bytes").
@@ -20,7 +20,7 @@ impl TrustDomain {
         if name.is_empty() || name.len() > TRUST_DOMAIN_MAX || !name.bytes().all(ok) {
             return Err(BadIdentity::TrustDomain(name.into()));
         }
-        Ok(Self(name.into()))
+        Ok(Self(shared(name)))
     }
 
     /// The name, without scheme.
@@ -60,7 +60,7 @@ impl Identity {
                 return Err(BadIdentity::Segment(part.into()));
             }
         }
-        Ok(Self { trust_domain, namespace: namespace.into(), service_account: service_account.into() })
+        Ok(Self { trust_domain, namespace: shared(namespace), service_account: shared(service_account) })
     }
 }
 

@@ -1,9 +1,48 @@
 //! Names of Kubernetes objects as types, so that a namespace is never taken for a name. It must not know what the objects are.
 
-use std::{fmt, sync::Arc};
+use foldhash::fast::FixedState;
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{LazyLock, Mutex, PoisonError},
+};
 
-/// Shared immutable text. Names travel through every noun; cloning one is a reference count.
-pub type Text = Arc<str>;
+/// Shared immutable text. Names travel through every noun; cloning one is a reference count, and each takes one word where it is held.
+pub type Text = arcstr::ArcStr;
+
+/// The text, in the one allocation that all have who got it here: for names that many records bear, such as namespaces, nodes and accounts.
+///
+/// Only who reads config comes here, never traffic.
+pub fn shared(text: &str) -> Text {
+    static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
+    POOL.lock().unwrap_or_else(PoisonError::into_inner).get(text)
+}
+
+/// Fewest texts after which it is looked which of them are still in use.
+const SWEEP_MIN: usize = 4096;
+
+#[derive(Default)]
+struct Pool {
+    texts: HashSet<Text, FixedState>,
+    /// Size at which unused texts are dropped: twice what was left the last time, so that sweeping costs little for each text.
+    sweep: usize,
+}
+
+impl Pool {
+    fn get(&mut self, text: &str) -> Text {
+        if let Some(known) = self.texts.get(text) {
+            return known.clone();
+        }
+        if self.texts.len() >= self.sweep.max(SWEEP_MIN) {
+            self.texts.retain(|text| Text::strong_count(text).is_some_and(|count| count > 1));
+            self.texts.shrink_to(SWEEP_MIN);
+            self.sweep = self.texts.len() * 2;
+        }
+        let new = Text::from(text);
+        self.texts.insert(new.clone());
+        new
+    }
+}
 
 /// The name of an object within its namespace: namespace first, so that a sorted map groups by namespace.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,7 +77,9 @@ impl std::str::FromStr for NsName {
     type Err = BadName;
     fn from_str(s: &str) -> Result<Self, BadName> {
         match s.split_once('/') {
-            Some((ns, n)) if !ns.is_empty() && !n.is_empty() && !n.contains('/') => Ok(Self::new(ns, n)),
+            Some((ns, n)) if !ns.is_empty() && !n.is_empty() && !n.contains('/') => {
+                Ok(Self { namespace: shared(ns), name: shared(n) })
+            }
             _ => Err(BadName(s.into())),
         }
     }
@@ -88,6 +129,19 @@ impl std::str::FromStr for ProxyName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_texts_are_one_while_somebody_has_them() {
+        let (mut pool, one) = (Pool::default(), Text::from("one"));
+        let kept = pool.get("one");
+        assert_eq!(kept, one);
+        assert!(Text::ptr_eq(&kept, &pool.get("one")));
+        for n in 0..3 * SWEEP_MIN {
+            pool.get(&n.to_string());
+        }
+        assert!(pool.texts.len() <= SWEEP_MIN, "{} are kept though nobody has them", pool.texts.len());
+        assert!(Text::ptr_eq(&kept, &pool.get("one")), "one in use stays");
+    }
 
     #[test]
     fn proxy_names_survive_their_text_form() {

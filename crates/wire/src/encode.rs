@@ -379,7 +379,7 @@ fn traffic_policy(p: &TrafficPolicy) -> proto::TrafficPolicy {
 }
 
 fn text(t: &Text) -> String {
-    t.as_ref().into()
+    t.as_str().into()
 }
 
 fn address(ip: &IpAddr) -> Vec<u8> {

@@ -4,7 +4,7 @@ use crate::id::{BadResourceId, parse_name};
 use http::{HeaderName, HeaderValue};
 use mesh_core::{
     mesh::HostPattern,
-    name::{NsName, Text},
+    name::{NsName, Text, shared},
 };
 use std::{net::IpAddr, time::Duration};
 
@@ -93,6 +93,11 @@ pub(super) fn text(value: String) -> Result<Text, Bad> {
         return Err(Bad::new(format!("is {} bytes long, more than {TEXT_MAX}", value.len())));
     }
     Ok(value.into())
+}
+
+/// A text that many resources bear.
+pub(super) fn name(value: String) -> Result<Text, Bad> {
+    if value.len() > TEXT_MAX { text(value) } else { Ok(shared(&value)) }
 }
 
 /// A text that is not empty.

@@ -1,6 +1,6 @@
 //! Doubts workloads, Services, endpoints and policies. It must not look whether what they name is there; resources may come in any order.
 
-use super::field::{At, Bad, address, choice, list, ns_name, number, port, some, text, time, word};
+use super::field::{At, Bad, address, choice, list, name, ns_name, number, port, some, text, time, word};
 use crate::proto;
 use mesh_core::{
     identity::BadIdentity,
@@ -18,7 +18,7 @@ pub(super) fn workload(w: proto::Workload) -> Result<Workload, Bad> {
     Ok(Workload {
         id: ns_name(w.id).at("id")?,
         uid: text(w.uid).at("uid")?,
-        node: text(w.node).at("node")?,
+        node: name(w.node).at("node")?,
         addresses: list("addresses", w.addresses, address)?,
         identity: w.identity.parse().map_err(|e: BadIdentity| Bad::new(e.to_string())).at("identity")?,
         enrolment: match choice("enrolment", w.enrolment)? {
@@ -28,8 +28,8 @@ pub(super) fn workload(w: proto::Workload) -> Result<Workload, Bad> {
             proto::Enrolment::Permissive => Enrolment::Meshed(Mode::Permissive),
             proto::Enrolment::Strict | proto::Enrolment::Unspecified => Enrolment::Meshed(Mode::Strict),
         },
-        owner: text(w.owner).at("owner")?,
-        probes: super::probe::probes(w.probes)?,
+        owner: name(w.owner).at("owner")?,
+        probes: super::probe::probes(w.probes)?.into(),
     })
 }
 
@@ -44,7 +44,7 @@ pub(super) fn service(s: proto::Service) -> Result<Service, Bad> {
 fn service_port(p: proto::ServicePort) -> Result<ServicePort, Bad> {
     Ok(ServicePort {
         number: port(p.number).at("number")?,
-        name: text(p.name).at("name")?,
+        name: name(p.name).at("name")?,
         protocol: match choice("protocol", p.protocol)? {
             proto::AppProtocol::None | proto::AppProtocol::Unspecified => AppProtocol::Unspecified,
             proto::AppProtocol::Tcp => AppProtocol::Tcp,
@@ -77,15 +77,15 @@ fn endpoint(e: proto::Endpoint) -> Result<Endpoint, Bad> {
         address: address(e.address).at("address")?,
         workload: match e.workload {
             none if none.is_empty() => None,
-            name => Some(ns_name(name).at("workload")?),
+            named => Some(ns_name(named).at("workload")?),
         },
         health: match choice("health", e.health)? {
             proto::EndpointHealth::Ready => EndpointHealth::Ready,
             proto::EndpointHealth::Draining => EndpointHealth::Draining,
             proto::EndpointHealth::NotReady | proto::EndpointHealth::Unspecified => EndpointHealth::NotReady,
         },
-        zone: text(e.zone).at("zone")?,
-        node: text(e.node).at("node")?,
+        zone: name(e.zone).at("zone")?,
+        node: name(e.node).at("node")?,
     })
 }
 
