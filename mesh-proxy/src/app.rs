@@ -194,7 +194,7 @@ async fn gateway_of(id: GatewayId, address: Option<IpAddr>, shared: Arc<Shared>,
     }
     let workload = Workload {
         owner: id.name.clone(),
-        probes: vec![],
+        probes: [].into(),
         // No pod is behind it that another could take the place of; the proxy's process is the workload.
         uid: format!("gateway/{id}").into(),
         node: "".into(),

@@ -102,11 +102,12 @@ impl Chain {
         let (folders, batch) = Folders::open(&[folder.path().into()]).expect("a readable folder");
         assert_eq!(batch.problems, [], "the folder is good");
         let mut planner = Planner::new("heddle");
-        planner.apply(batch.changes.iter().map(|c| Change::read(c).expect("it was admitted")));
+        planner.apply(batch.changes.into_iter().map(|c| Change::read(c).expect("it was admitted")));
         let upserts: Vec<Resource> = planner.plan().mesh.values().cloned().collect();
         let mut mesh = Mesh::default();
         mesh.apply(&NodeDelta { upserts, removes: vec![] });
-        let (slice, entries) = Slice::new(&ProxyName::Node("node".into()), &mesh);
+        let slice = Slice::new(&ProxyName::Node("node".into()), &mesh);
+        let entries: Vec<_> = slice.after(&mesh, None).map(|(_, entry)| entry).collect();
         assert!(entries.len() > (SERVICES * ENDPOINTS_OF_A_SERVICE + ROUTES) as usize, "the node gets everything");
         let upserts = entries.iter().map(|e| e.encoded.bytes.clone()).collect();
         let mut held = Held::default();
@@ -127,7 +128,7 @@ impl Chain {
 
     /// From what the folder says to the snapshot of the next request.
     fn apply(&mut self, batch: &Batch) -> Arc<Snapshot> {
-        let planned = self.planner.apply(batch.changes.iter().map(|c| Change::read(c).expect("it was admitted")));
+        let planned = self.planner.apply(batch.changes.into_iter().map(|c| Change::read(c).expect("it was admitted")));
         let upserts: Vec<Resource> = planned.resources.into_values().map(|r| r.expect("nothing was removed")).collect();
         let changed = self.mesh.apply(&NodeDelta { upserts, removes: vec![] });
         let touched = self.slice.change(&self.mesh, &changed);

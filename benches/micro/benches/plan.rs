@@ -99,7 +99,8 @@ impl Chain {
         let mesh_core::node::Resource::Settings(settings) = settings else { unreachable!("filed under settings") };
         let mut mesh = Mesh::default();
         mesh.apply(&NodeDelta { upserts, removes: Vec::new() });
-        let (slice, entries) = Slice::new(&ProxyName::Node("node".into()), &mesh);
+        let slice = Slice::new(&ProxyName::Node("node".into()), &mesh);
+        let entries: Vec<_> = slice.after(&mesh, None).map(|(_, entry)| entry).collect();
         assert!(entries.len() > (SERVICES * ENDPOINTS_OF_A_SERVICE + ROUTES) as usize, "the node gets everything");
         let upserts = entries.iter().map(|e| e.resource.clone()).collect();
         let snapshot = Snapshot::empty(settings).with(&NodeDelta { upserts, removes: Vec::new() });

@@ -52,7 +52,7 @@ fn pod(name: &str, address: SocketAddr) -> Arc<Workload> {
         identity: Identity::new(trust_domain(), "bench", name).expect("valid names"),
         enrolment: Enrolment::Meshed(Mode::Strict),
         owner: name.into(),
-        probes: vec![],
+        probes: [].into(),
     })
 }
 

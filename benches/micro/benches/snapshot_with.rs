@@ -60,7 +60,7 @@ fn workload(n: u32, i: u32) -> Resource {
         identity: Identity::new(trust_domain(), "bench", "pod").expect("valid names"),
         enrolment: Enrolment::Meshed(Mode::Strict),
         owner: "bench".into(),
-        probes: vec![],
+        probes: [].into(),
     }))
 }
 

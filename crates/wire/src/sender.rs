@@ -2,9 +2,8 @@
 
 use crate::{encode, proto};
 use bytes::Bytes;
-use mesh_core::node::{Resource, ResourceId};
+use mesh_core::node::Resource;
 use prost::Message;
-use std::sync::Arc;
 
 /// The Config service whose responses are [`Outgoing`].
 #[cfg(feature = "grpc")]
@@ -16,10 +15,6 @@ pub mod service {
 /// A resource ready to be sent. Cloning shares the bytes.
 #[derive(Clone, Debug)]
 pub struct Encoded {
-    /// Its id.
-    pub id: ResourceId,
-    /// The id as text.
-    pub name: Arc<str>,
     /// Hash of the content.
     pub version: u64,
     /// `proto::Resource`, encoded.
@@ -30,12 +25,7 @@ impl Encoded {
     /// Encodes a resource.
     pub fn new(resource: &Resource) -> Self {
         let message = encode(resource);
-        Self {
-            id: resource.id(),
-            name: message.id.as_str().into(),
-            version: message.version,
-            bytes: message.encode_to_vec().into(),
-        }
+        Self { version: message.version, bytes: message.encode_to_vec().into() }
     }
 }
 
@@ -76,6 +66,7 @@ impl TryFrom<&OutgoingDelta> for proto::Delta {
 mod tests {
     use super::*;
     use mesh_core::{mesh::Service, name::NsName};
+    use std::sync::Arc;
 
     #[test]
     fn an_outgoing_delta_is_byte_for_byte_the_delta_of_the_proto_file() {

@@ -1,6 +1,6 @@
 //! Meta: what we need of an object's metadata, and the envelope of a spec. It must not read a spec.
 
-use mesh_core::name::{NsName, Text};
+use mesh_core::name::{NsName, Text, shared};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -17,11 +17,11 @@ pub struct Object<S> {
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Meta {
     /// `namespace`, empty for cluster-scoped kinds.
-    pub namespace: String,
+    pub namespace: Text,
     /// `name`.
-    pub name: String,
+    pub name: Text,
     /// `uid`.
-    pub uid: String,
+    pub uid: Text,
     /// `generation`; every condition carries it as observedGeneration.
     pub generation: i64,
     /// `creationTimestamp` in seconds since 1970; 0 if there is none.
@@ -66,9 +66,9 @@ impl Meta {
                 .as_second(),
         };
         Ok(Self {
-            namespace: text("metadata.namespace", "namespace")?,
-            name,
-            uid: text("metadata.uid", "uid")?,
+            namespace: shared(&text("metadata.namespace", "namespace")?),
+            name: shared(&name),
+            uid: text("metadata.uid", "uid")?.into(),
             generation: meta["generation"].as_i64().unwrap_or(0),
             created,
             deleting: !meta["deletionTimestamp"].is_null(),
@@ -79,6 +79,6 @@ impl Meta {
 
     /// Namespace and name.
     pub fn id(&self) -> NsName {
-        NsName::new(Text::from(&*self.namespace), Text::from(&*self.name))
+        NsName::new(self.namespace.clone(), self.name.clone())
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 /// What a change runs through, in order.
-pub(super) struct Cycle {
+pub struct Cycle {
     planner: Planner,
     publisher: Arc<Publisher>,
     grants: Grants,
@@ -25,7 +25,8 @@ pub(super) struct Cycle {
 }
 
 impl Cycle {
-    pub(super) fn new(
+    /// A cycle whose parts have seen nothing yet.
+    pub fn new(
         planner: Planner,
         publisher: Arc<Publisher>,
         grants: Grants,
@@ -36,7 +37,7 @@ impl Cycle {
     }
 
     /// Runs the first batch and all that follow, until the source is stopped.
-    pub(super) fn run(mut self, mut source: Box<dyn Source>, planned: impl FnOnce()) {
+    pub fn run(mut self, mut source: Box<dyn Source>, planned: impl FnOnce()) {
         // What a planner holds before it has seen an object: the default settings.
         let defaults = delta(self.planner.plan().mesh.iter().map(|(id, r)| (id.clone(), Some(r.clone()))));
         let mut known = Vec::new();
@@ -55,16 +56,21 @@ impl Cycle {
         }
         let began = Instant::now();
         let mut changes = Vec::with_capacity(batch.changes.len());
-        let mut shown = Vec::with_capacity(batch.changes.len());
-        for change in &batch.changes {
+        let mut shown = Vec::new();
+        let count = batch.changes.len();
+        for change in batch.changes {
+            let object = match &change {
+                source::Change::Upsert(_, object) => Some(Some(object.clone())),
+                source::Change::Remove(_) => Some(None),
+                // Nobody who writes statuses asks for it.
+                source::Change::Read(..) => None,
+            };
             match Change::read(change) {
                 Ok(read) => {
-                    let object = match change {
-                        source::Change::Upsert(_, object) => Some(object.clone()),
-                        source::Change::Remove(_) => None,
-                    };
-                    self.mind(&read, object.as_deref());
-                    shown.push((read.key().clone(), object));
+                    if let Some(object) = object {
+                        self.mind(&read, object.as_deref());
+                        shown.push((read.key().clone(), object));
+                    }
                     changes.push(read);
                 }
                 // A source hands over only what it has read this way itself.
@@ -86,7 +92,7 @@ impl Cycle {
         metrics.batches.inc();
         metrics.problems.set(batch.problems.len() as i64);
         tracing::debug!(
-            changes = batch.changes.len(),
+            changes = count,
             upserts = resources.upserts.len(),
             removes = resources.removes.len(),
             plan = ?(planned - began),

@@ -18,8 +18,8 @@ use std::{
 pub struct Entitled {
     settings: Option<Arc<MeshSettings>>,
     pods: HashMap<NsName, Arc<Workload>>,
-    /// Node → identity → its meshed pods there.
-    nodes: BTreeMap<Text, BTreeMap<Identity, BTreeSet<NsName>>>,
+    /// Node → identity → how many meshed pods have it there.
+    nodes: BTreeMap<Text, BTreeMap<Identity, usize>>,
     gateways: BTreeSet<NsName>,
 }
 
@@ -129,9 +129,11 @@ impl Entitled {
             && let Some(identities) = self.nodes.get_mut(&old.node)
         {
             if let Some(pods) = identities.get_mut(&old.identity) {
-                pods.remove(id);
+                *pods -= 1;
+                if *pods == 0 {
+                    identities.remove(&old.identity);
+                }
             }
-            identities.retain(|_, pods| !pods.is_empty());
             if identities.is_empty() {
                 self.nodes.remove(&old.node);
             }
@@ -139,7 +141,7 @@ impl Entitled {
         if let Some(pod) = pod.filter(|pod| pod.enrolment.is_meshed() && !pod.node.is_empty()) {
             self.pods.insert(id.clone(), pod.clone());
             let identities = self.nodes.entry(pod.node.clone()).or_default();
-            identities.entry(pod.identity.clone()).or_default().insert(id.clone());
+            *identities.entry(pod.identity.clone()).or_default() += 1;
         }
     }
 }
@@ -167,7 +169,7 @@ mod tests {
             identity: id(&format!("shop/{account}")),
             enrolment,
             owner: name.into(),
-            probes: vec![],
+            probes: [].into(),
         }))
     }
 

@@ -5,7 +5,7 @@ use crate::api::{Meta, schema::Flaw};
 use k8s_openapi::ByteString;
 use mesh_core::{
     mesh::{AppProtocol, Certificate, Endpoint, EndpointHealth, PrivateKey, Probe},
-    name::{NsName, Text},
+    name::{NsName, Text, shared},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
@@ -27,7 +27,7 @@ pub struct Pod {
     /// Its controller: a Deployment for the pods of its ReplicaSets; the pod itself if it has none.
     pub owner: Text,
     /// What its kubelet asks of it over the network.
-    pub probes: Vec<Probe>,
+    pub probes: Arc<[Probe]>,
 }
 
 /// A Service.
@@ -100,18 +100,15 @@ impl Pod {
         }
         let phase = status.field("phase").text()?.unwrap_or_default();
         Ok(Self {
-            node: spec.field("nodeName").text()?.unwrap_or_default().into(),
+            node: shared(spec.field("nodeName").text()?.unwrap_or_default()),
             addresses,
-            service_account: spec
-                .field("serviceAccountName")
-                .text()?
-                .filter(|name| !name.is_empty())
-                .unwrap_or("default")
-                .into(),
+            service_account: shared(
+                spec.field("serviceAccountName").text()?.filter(|name| !name.is_empty()).unwrap_or("default"),
+            ),
             host_network: spec.field("hostNetwork").flag()?.unwrap_or(false),
             ended: matches!(phase, "Succeeded" | "Failed"),
             owner: owner(&root, meta)?,
-            probes: probes::of(&object["spec"]),
+            probes: probes::of(&object["spec"]).into(),
         })
     }
 }
@@ -130,9 +127,9 @@ fn owner(root: &At<'_>, meta: &Meta) -> Read<Text> {
             .get(TEMPLATE_HASH_LABEL)
             .filter(|_| kind == "ReplicaSet")
             .and_then(|hash| name.strip_suffix(hash.as_str())?.strip_suffix('-'));
-        return Ok(deployment.unwrap_or(name).into());
+        return Ok(shared(deployment.unwrap_or(name)));
     }
-    Ok(meta.name.as_str().into())
+    Ok(meta.name.clone())
 }
 
 impl Service {
@@ -142,7 +139,7 @@ impl Service {
         let mut ports = Vec::new();
         for port in spec.field("ports").items()? {
             ports.push(Port {
-                name: port.field("name").text()?.unwrap_or_default().into(),
+                name: shared(port.field("name").text()?.unwrap_or_default()),
                 number: port.field("port").port()?.ok_or_else(|| port.field("port").flaw("is required"))?,
                 tcp: port.field("protocol").text()?.unwrap_or("TCP") == "TCP",
                 app: app_protocol(port.field("appProtocol").text()?),
@@ -197,7 +194,7 @@ impl Slice {
             if port.field("protocol").text()?.unwrap_or("TCP") == "TCP"
                 && let Some(number) = port.field("port").port()?
             {
-                ports.push((port.field("name").text()?.unwrap_or_default().into(), number));
+                ports.push((shared(port.field("name").text()?.unwrap_or_default()), number));
             }
         }
         let mut endpoints = Vec::new();
@@ -206,7 +203,7 @@ impl Slice {
                 endpoints.extend(read_endpoint(&endpoint, &meta.namespace)?);
             }
         }
-        Ok(Self { service: service.map(|name| NsName::new(&*meta.namespace, name.as_str())), ports, endpoints })
+        Ok(Self { service: service.map(|name| NsName::new(meta.namespace.clone(), shared(name))), ports, endpoints })
     }
 }
 
@@ -222,7 +219,9 @@ fn read_endpoint(endpoint: &At<'_>, namespace: &str) -> Read<Option<Endpoint>> {
     let terminating = conditions.field("terminating").flag()?.unwrap_or(false);
     let target = endpoint.field("targetRef");
     let workload = match (target.field("kind").text()?, target.field("name").text()?) {
-        (Some("Pod"), Some(name)) => Some(NsName::new(target.field("namespace").text()?.unwrap_or(namespace), name)),
+        (Some("Pod"), Some(name)) => {
+            Some(NsName::new(shared(target.field("namespace").text()?.unwrap_or(namespace)), shared(name)))
+        }
         _ => None,
     };
     Ok(Some(Endpoint {
@@ -233,8 +232,8 @@ fn read_endpoint(endpoint: &At<'_>, namespace: &str) -> Read<Option<Endpoint>> {
             (false, true) => EndpointHealth::Draining,
             (false, false) => EndpointHealth::NotReady,
         },
-        zone: endpoint.field("zone").text()?.unwrap_or_default().into(),
-        node: endpoint.field("nodeName").text()?.unwrap_or_default().into(),
+        zone: shared(endpoint.field("zone").text()?.unwrap_or_default()),
+        node: shared(endpoint.field("nodeName").text()?.unwrap_or_default()),
     }))
 }
 

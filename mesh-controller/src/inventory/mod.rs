@@ -22,13 +22,14 @@ pub enum Change {
 
 impl Change {
     /// A change as a source says it.
-    pub fn read(change: &crate::source::Change) -> Result<Self, Unreadable> {
+    pub fn read(change: crate::source::Change) -> Result<Self, Unreadable> {
         match change {
-            crate::source::Change::Upsert(_, object) => observe(object).map(|observed| Self::Set(Box::new(observed))),
+            crate::source::Change::Upsert(_, object) => observe(&object).map(|observed| Self::Set(Box::new(observed))),
+            crate::source::Change::Read(_, observed) => Ok(Self::Set(observed)),
             crate::source::Change::Remove(key) => {
                 let kind = Kind::ALL.into_iter().find(|k| k.as_str() == &*key.kind && k.group() == &*key.group);
                 let kind = kind.ok_or_else(|| Unreadable { key: None, flaws: Vec::new() })?;
-                Ok(Self::Remove(Key::new(kind, mesh_core::name::NsName::new(key.namespace.clone(), key.name.clone()))))
+                Ok(Self::Remove(Key::new(kind, mesh_core::name::NsName::new(key.namespace, key.name))))
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::api::{
 use mesh_core::name::NsName;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// An object that was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,7 +98,7 @@ fn name(object: &Value) -> Result<(Kind, Meta), Unreadable> {
 }
 
 fn key(kind: Kind, meta: &Meta) -> Key {
-    Key::new(kind, if kind.namespaced() { meta.id() } else { NsName::new("", meta.name.as_str()) })
+    Key::new(kind, if kind.namespaced() { meta.id() } else { NsName::new("", meta.name.clone()) })
 }
 
 fn type_it(kind: Kind, meta: Meta, object: &Value) -> Result<Observed, Unreadable> {
@@ -109,14 +109,23 @@ fn type_it(kind: Kind, meta: Meta, object: &Value) -> Result<Observed, Unreadabl
     }
 }
 
+/// Prefix of our labels. Of pods, Services and their endpoints no plan reads others: what the facts need of them is read with the facts.
+const OURS: &str = "heddle.dev/";
+
+fn own(meta: Meta) -> Meta {
+    // Collected anew: a map that was emptied keeps the room that it had.
+    let ours = |all: BTreeMap<String, String>| all.into_iter().filter(|(name, _)| name.starts_with(OURS)).collect();
+    Meta { labels: ours(meta.labels), annotations: ours(meta.annotations), ..meta }
+}
+
 fn thing(kind: Kind, meta: Meta, object: &Value) -> Result<Thing, Flaw> {
     Ok(match kind {
         Kind::Namespace => Thing::Namespace(plain(meta)),
         Kind::ServiceAccount => Thing::ServiceAccount(plain(meta)),
         Kind::ConfigMap => Thing::ConfigMap(plain(meta)),
-        Kind::Pod => Thing::Pod(Arc::new(Object { spec: Pod::read(object, &meta)?, meta })),
-        Kind::Service => Thing::Service(Arc::new(Object { spec: Service::read(object)?, meta })),
-        Kind::EndpointSlice => Thing::EndpointSlice(Arc::new(Object { spec: Slice::read(object, &meta)?, meta })),
+        Kind::Pod => Thing::Pod(Arc::new(Object { spec: Pod::read(object, &meta)?, meta: own(meta) })),
+        Kind::Service => Thing::Service(Arc::new(Object { spec: Service::read(object)?, meta: own(meta) })),
+        Kind::EndpointSlice => Thing::EndpointSlice(Arc::new(Object { spec: Slice::read(object, &meta)?, meta: own(meta) })),
         Kind::Secret => Thing::Secret(Arc::new(Object { spec: Secret::read(object, &meta)?, meta })),
         Kind::MeshParameters => Thing::MeshParameters(typed(meta, object)?),
         Kind::XMesh => Thing::XMesh(typed(meta, object)?),

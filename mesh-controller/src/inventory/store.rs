@@ -11,7 +11,10 @@ use crate::api::{
     MeshParametersSpec, Object, ReferenceGrantSpec, TcpRouteSpec, TlsRouteSpec, UdpRouteSpec,
     XBackendTrafficPolicySpec, XMeshSpec,
 };
-use mesh_core::name::{GatewayId, NsName, ServiceId, Text};
+use mesh_core::{
+    mesh::Probe,
+    name::{GatewayId, NsName, ServiceId, Text},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -64,7 +67,12 @@ pub struct Inventory {
     pub(crate) traffic_policies_of: BTreeMap<ServiceId, BTreeSet<NsName>>,
     pub(crate) tls_policies_of: BTreeMap<ServiceId, BTreeSet<NsName>>,
     pub(crate) listener_sets_of: BTreeMap<GatewayId, BTreeSet<NsName>>,
+    /// Owner of pods → what its pods were asked last.
+    probes: BTreeMap<NsName, Arc<[Probe]>>,
 }
+
+/// Owners beyond twice the pods are owners that were.
+const FORMER_OWNERS: usize = 1024;
 
 impl Inventory {
     /// Nothing is known yet.
@@ -77,7 +85,13 @@ impl Inventory {
         let key = change.key().clone();
         let before = self.indexed(&key);
         let changed = match change {
-            Change::Set(observed) => self.set(&key.name, observed.thing),
+            Change::Set(observed) => {
+                let mut thing = observed.thing;
+                if let Thing::Pod(pod) = &mut thing {
+                    self.share_probes(pod);
+                }
+                self.set(&key.name, thing)
+            }
             Change::Remove(_) => self.remove(&key),
         };
         if !changed {
@@ -113,6 +127,29 @@ impl Inventory {
         let first = NsName::new(namespace, "");
         let namespace = first.namespace.clone();
         self.grants.range(first..).take_while(move |(id, _)| id.namespace == namespace).map(|(_, grant)| &grant.spec)
+    }
+
+    /// Names of the pods of a namespace.
+    pub(crate) fn pods_in(&self, namespace: &Text) -> impl Iterator<Item = &NsName> {
+        let namespace = namespace.clone();
+        let first = NsName::new(namespace.clone(), "");
+        self.pods.range(first..).map(|(id, _)| id).take_while(move |id| id.namespace == namespace)
+    }
+
+    /// Pods of one owner are asked the same: they share one list.
+    fn share_probes(&mut self, pod: &mut Arc<Object<Pod>>) {
+        let probes = &pod.spec.probes;
+        if probes.is_empty() {
+            return;
+        }
+        if self.probes.len() > self.pods.len() * 2 + FORMER_OWNERS {
+            self.probes.retain(|_, probes| Arc::strong_count(probes) > 1);
+        }
+        let owner = NsName::new(pod.meta.namespace.clone(), pod.spec.owner.clone());
+        match self.probes.get(&owner) {
+            Some(known) if *known == *probes => Arc::make_mut(pod).spec.probes = known.clone(),
+            _ => drop(self.probes.insert(owner, probes.clone())),
+        }
     }
 
     /// What an object says that an index holds.

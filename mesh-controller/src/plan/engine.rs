@@ -45,8 +45,8 @@ pub(super) struct Engine {
     memo: Memo,
     plan: Plan,
     delta: PlanDelta,
-    reads: HashMap<Unit, Vec<Dep>>,
-    readers: HashMap<Dep, BTreeSet<Unit>>,
+    reads: HashMap<Unit, Box<[Dep]>>,
+    readers: HashMap<Dep, Readers>,
     dirty: BTreeSet<Unit>,
 }
 
@@ -90,6 +90,9 @@ impl Engine {
         for fact in facts {
             if let Fact::Object(key) = &fact {
                 self.dirty.extend(Unit::of(key));
+                if key.kind == Kind::Namespace {
+                    self.dirty.extend(inventory.pods_in(&key.name.name).cloned().map(Unit::Workload));
+                }
             }
             self.touch(Dep::Fact(fact));
         }
@@ -109,6 +112,7 @@ impl Engine {
                 if settings != *self.memo.settings || !self.plan.mesh.contains_key(&ResourceId::Settings) {
                     self.memo.settings = Arc::new(settings);
                     self.put(ResourceId::Settings, Some(Resource::Settings(self.memo.settings.clone())));
+                    self.dirty.extend(inventory.pods.keys().cloned().map(Unit::Workload));
                     self.touch(Dep::Unit(unit.clone()));
                 }
             }
@@ -279,30 +283,39 @@ impl Engine {
         self.touch(Dep::Unit(Unit::Lower(key.clone())));
     }
 
-    /// Notes what a unit read this time.
-    fn read(&mut self, unit: &Unit, reads: Vec<Dep>) {
-        let before = self.reads.get(unit).map_or(&[][..], Vec::as_slice);
+    /// Notes what a unit read this time, beside what all units of its kind read.
+    fn read(&mut self, unit: &Unit, mut reads: Vec<Dep>) {
+        reads.retain(|dep| !unit.always_reads(dep));
+        let before = self.reads.get(unit).map_or(&[][..], |reads| reads);
         if before == reads {
             return;
         }
         for dep in before.iter().filter(|dep| reads.binary_search(dep).is_err()) {
-            if let Some(units) = self.readers.get_mut(dep) {
-                units.remove(unit);
-                if units.is_empty() {
-                    self.readers.remove(dep);
-                }
+            if let Some(units) = self.readers.get_mut(dep)
+                && units.remove(unit)
+            {
+                self.readers.remove(dep);
             }
         }
         for dep in reads.iter().filter(|dep| before.binary_search(dep).is_err()) {
-            self.readers.entry(dep.clone()).or_default().insert(unit.clone());
+            match self.readers.get_mut(dep) {
+                Some(units) => units.insert(unit),
+                None => drop(self.readers.insert(dep.clone(), Readers::One(unit.clone()))),
+            }
         }
-        self.reads.insert(unit.clone(), reads);
+        if reads.is_empty() {
+            self.reads.remove(unit);
+        } else {
+            self.reads.insert(unit.clone(), reads.into());
+        }
     }
 
     /// Marks all that read this.
     fn touch(&mut self, dep: Dep) {
-        if let Some(units) = self.readers.get(&dep) {
-            self.dirty.extend(units.iter().cloned());
+        match self.readers.get(&dep) {
+            Some(Readers::One(unit)) => drop(self.dirty.insert(unit.clone())),
+            Some(Readers::Several(units)) => self.dirty.extend(units.iter().cloned()),
+            None => {}
         }
     }
 
@@ -327,5 +340,31 @@ impl Engine {
             None => self.plan.statuses.remove(&key),
         };
         self.delta.statuses.insert(key, status);
+    }
+}
+
+/// Units that read something. Most things have one reader, and there are many things.
+enum Readers {
+    One(Unit),
+    Several(BTreeSet<Unit>),
+}
+
+impl Readers {
+    fn insert(&mut self, unit: &Unit) {
+        match self {
+            Self::One(one) => *self = Self::Several(BTreeSet::from([one.clone(), unit.clone()])),
+            Self::Several(units) => drop(units.insert(unit.clone())),
+        }
+    }
+
+    /// Whether nobody is left.
+    fn remove(&mut self, unit: &Unit) -> bool {
+        match self {
+            Self::One(one) => one == unit,
+            Self::Several(units) => {
+                units.remove(unit);
+                units.is_empty()
+            }
+        }
     }
 }

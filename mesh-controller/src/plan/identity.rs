@@ -21,12 +21,12 @@ pub(super) fn workload(view: &View<'_>, id: &NsName) -> Option<Workload> {
     let mode = settings.mode.filter(|_| wanted && !refused);
     Some(Workload {
         id: id.clone(),
-        uid: pod.meta.uid.as_str().into(),
+        uid: pod.meta.uid.clone(),
         node: pod.spec.node.clone(),
         addresses: pod.spec.addresses.clone(),
         identity,
         enrolment: mode.map_or(Enrolment::None, Enrolment::Meshed),
         owner: pod.spec.owner.clone(),
-        probes: if mode.is_some() { pod.spec.probes.clone() } else { vec![] },
+        probes: if mode.is_some() { pod.spec.probes.clone() } else { [].into() },
     })
 }

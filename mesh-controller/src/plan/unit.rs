@@ -55,6 +55,19 @@ pub(super) enum Dep {
 }
 
 impl Unit {
+    /// Whether the engine runs this unit for every change of `dep`, without having noted for each that it read it: its own object, and what
+    /// every pod reads. There are hundreds of thousands of pods.
+    pub(super) fn always_reads(&self, dep: &Dep) -> bool {
+        match (self, dep) {
+            (Self::Workload(_), Dep::Unit(Self::Settings)) => true,
+            (Self::Workload(pod), Dep::Fact(Fact::Object(key))) if key.kind == Kind::Namespace => {
+                key.name.name == pod.namespace
+            }
+            (_, Dep::Fact(Fact::Object(key))) => Self::of(key).contains(self),
+            _ => false,
+        }
+    }
+
     /// The units that an object is the source of.
     pub(super) fn of(key: &Key) -> Vec<Self> {
         let name = key.name.clone();

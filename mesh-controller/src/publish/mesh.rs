@@ -7,7 +7,8 @@ use mesh_core::{
 };
 use mesh_wire::sender::Encoded;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -16,10 +17,8 @@ use std::{
 pub struct Entry {
     /// The resource.
     pub resource: Resource,
-    /// Its bytes.
+    /// Its bytes, as all proxies get them but perhaps one: see [`Entry::seen_from`].
     pub encoded: Encoded,
-    /// What others than the node of a workload get in its place; none: the same.
-    abroad: Option<Arc<Entry>>,
 }
 
 impl Entry {
@@ -27,21 +26,27 @@ impl Entry {
     pub fn new(resource: &Resource) -> Self {
         let abroad = match resource {
             Resource::Workload(w) if !w.probes.is_empty() => {
-                let plain = Workload { probes: vec![], ..Workload::clone(w) };
-                Some(Arc::new(Self::new(&Resource::Workload(Arc::new(plain)))))
+                Resource::Workload(Arc::new(Workload { probes: [].into(), ..Workload::clone(w) }))
             }
-            _ => None,
+            _ => resource.clone(),
         };
-        Self { resource: resource.clone(), encoded: Encoded::new(resource), abroad }
+        Self { resource: resource.clone(), encoded: Encoded::new(&abroad) }
     }
 
-    /// The entry as the proxy of `node` gets it, or one that is no node's: what a kubelet asks of a pod is for the pod's own node.
+    /// Its id.
+    pub fn id(&self) -> ResourceId {
+        self.resource.id()
+    }
+
+    /// The entry as the proxy of `node` gets it, or one that is no node's: what a kubelet asks of a pod is for the pod's own node, and is encoded
+    /// when that asks for it.
     pub fn seen_from(self: &Arc<Self>, node: Option<&str>) -> Arc<Self> {
-        let home = match &self.resource {
-            Resource::Workload(w) => Some(&*w.node) == node,
-            _ => true,
-        };
-        self.abroad.as_ref().filter(|_| !home).unwrap_or(self).clone()
+        match &self.resource {
+            Resource::Workload(w) if !w.probes.is_empty() && Some(&*w.node) == node => {
+                Arc::new(Self { resource: self.resource.clone(), encoded: Encoded::new(&self.resource) })
+            }
+            _ => self.clone(),
+        }
     }
 }
 
@@ -64,7 +69,11 @@ pub struct Mesh {
     attached: Index<GatewayId>,
     slices: Index<ServiceId>,
     policies: Index<ServiceId>,
+    locals: HashMap<Text, Locals>,
 }
+
+/// Meshed pods of a node by namespace.
+pub(super) type Locals = BTreeMap<Text, usize>;
 
 type Index<K> = BTreeMap<K, BTreeSet<ResourceId>>;
 
@@ -75,13 +84,10 @@ impl Mesh {
         for resource in &delta.upserts {
             let id = resource.id();
             let old = self.entries.get(&id).cloned();
-            if old.as_ref().is_some_and(|old| old.resource.same(resource)) {
+            if old.as_ref().is_some_and(|old| old.resource.same(resource) || old.resource == *resource) {
                 continue;
             }
             let new = Arc::new(Entry::new(resource));
-            if old.as_ref().is_some_and(|old| old.encoded.version == new.encoded.version) {
-                continue;
-            }
             self.entries.insert(id.clone(), new.clone());
             changes.push(Changed { id, old, new: Some(new) });
         }
@@ -95,11 +101,22 @@ impl Mesh {
                 self.index(&old.resource, &change.id, |set, id| {
                     set.remove(id);
                 });
+                if let Some((node, namespace)) = local(&old.resource)
+                    && let Some(locals) = self.locals.get_mut(node)
+                {
+                    less(locals, namespace);
+                    if locals.is_empty() {
+                        self.locals.remove(node);
+                    }
+                }
             }
             if let Some(new) = &change.new {
                 self.index(&new.resource, &change.id, |set, id| {
                     set.insert(id.clone());
                 });
+                if let Some((node, namespace)) = local(&new.resource) {
+                    *self.locals.entry(node.clone()).or_default().entry(namespace.clone()).or_default() += 1;
+                }
             }
         }
         changes
@@ -108,6 +125,17 @@ impl Mesh {
     /// A resource.
     pub fn entry(&self, id: &ResourceId) -> Option<&Arc<Entry>> {
         self.entries.get(id)
+    }
+
+    /// Namespaces that have meshed pods on a node, and how many.
+    pub(super) fn locals(&self, node: &Text) -> Locals {
+        self.locals.get(node).cloned().unwrap_or_default()
+    }
+
+    /// Resources whose ids come after this one, in order.
+    pub(super) fn after(&self, last: Option<&ResourceId>) -> impl Iterator<Item = (&ResourceId, &Arc<Entry>)> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range::<ResourceId, _>((from, Bound::Unbounded))
     }
 
     /// All resources, what others point to first.
@@ -172,6 +200,24 @@ impl Mesh {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Node and namespace of a meshed pod.
+pub(super) fn local(resource: &Resource) -> Option<(&Text, &Text)> {
+    match resource {
+        Resource::Workload(w) if w.enrolment.is_meshed() => Some((&w.node, &w.id.namespace)),
+        _ => None,
+    }
+}
+
+/// One pod fewer.
+pub(super) fn less(locals: &mut Locals, namespace: &Text) {
+    if let Some(count) = locals.get_mut(namespace) {
+        *count -= 1;
+        if *count == 0 {
+            locals.remove(namespace);
         }
     }
 }

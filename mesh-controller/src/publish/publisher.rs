@@ -188,8 +188,11 @@ impl Publisher {
         if proxies.get(name).is_some_and(|p| p.mailboxes.len() >= SESSIONS_PER_PROXY) {
             return Err(TooManySessions);
         }
-        let (slice, all) = Slice::new(name, mesh);
-        let session = Session::start(all, known);
+        let slice = Slice::new(name, mesh);
+        let session = match known.is_empty() {
+            true => Session::fresh(),
+            false => Session::resume(slice.after(mesh, None), known),
+        };
         self.metrics.waiting.inc_by(session.waiting() as i64);
         self.metrics.sessions.inc();
         let mailbox = Arc::new(Mailbox { session: Mutex::new(session), wake: Notify::new() });
@@ -230,7 +233,7 @@ impl Publisher {
     /// All that is published, for `/debug/config`: version and resource; what holds a key is the noun's own business not to show.
     pub fn resources(&self) -> Vec<(ResourceId, u64, Resource)> {
         let state = self.state.lock();
-        state.mesh.entries().map(|e| (e.encoded.id.clone(), e.encoded.version, e.resource.clone())).collect()
+        state.mesh.entries().map(|e| (e.id(), e.encoded.version, e.resource.clone())).collect()
     }
 
     /// What it counts.
@@ -263,7 +266,20 @@ pub(super) struct Membership {
 impl Membership {
     /// The next delta to send, if it is time for one.
     pub(super) fn next(&self, now: Instant) -> Option<OutgoingDelta> {
-        self.publisher.with(&self.mailbox, |session| session.next(now))
+        let publisher = &self.publisher;
+        if self.mailbox.session.lock().reads_after().is_none() {
+            return publisher.with(&self.mailbox, |session| session.next(now, &mut std::iter::empty()));
+        }
+        // Nobody else asks it for deltas, so it still reads. The mesh is locked first, as by who changes it.
+        let State { mesh, proxies } = &*publisher.state.lock();
+        publisher.with(&self.mailbox, |session| {
+            let last = session.reads_after().flatten().cloned();
+            match proxies.get(&self.name) {
+                Some(proxy) => session.next(now, &mut proxy.slice.after(mesh, last.as_ref())),
+                // A member's proxy is there.
+                None => None,
+            }
+        })
     }
 
     /// Takes an answer.

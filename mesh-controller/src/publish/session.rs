@@ -9,11 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes of resources after which a delta ends: small enough that a slow link acknowledges often, and far below `MESSAGE_MAX`.
-const DELTA_BYTES: usize = 512 * 1024;
+/// Bytes of resources after which a delta ends: small enough that a slow link acknowledges often, and that hundreds of proxies that come at once
+/// do not fill our memory with what is on its way to them; far below `MESSAGE_MAX`.
+const DELTA_BYTES: usize = 64 * 1024;
 
 /// Resources after which a delta ends, likewise.
-const DELTA_ITEMS: usize = 4096;
+const DELTA_ITEMS: usize = 1024;
 
 /// ```text
 ///   start ──► idle ──next──► in flight ──answer(ack)───► idle
@@ -22,6 +23,8 @@ const DELTA_ITEMS: usize = 4096;
 /// One delta is in flight; what changes meanwhile is merged, so that a slow proxy gets the newest state and nothing in between.
 #[derive(Debug)]
 pub(super) struct Session {
+    /// How far a proxy that holds nothing was told: what comes after is read from its slice when it is its turn, so that a session does not hold it.
+    told: Told,
     pending: Touched,
     in_flight: Option<InFlight>,
     /// Versions that the proxy refused; not sent again.
@@ -31,6 +34,17 @@ pub(super) struct Session {
     items: usize,
     synced: bool,
 }
+
+#[derive(Debug)]
+enum Told {
+    /// Up to this id; none: nothing yet.
+    UpTo(Option<ResourceId>),
+    /// All, but for what is pending.
+    All,
+}
+
+/// What a proxy needs beyond what it was told, in the order of ids.
+pub(super) type Rest<'a> = &'a mut dyn Iterator<Item = (ResourceId, Arc<Entry>)>;
 
 #[derive(Debug)]
 struct InFlight {
@@ -66,23 +80,49 @@ pub(super) struct Answered {
 pub(super) struct UnknownNonce(u64);
 
 impl Session {
+    /// A session with a proxy that holds nothing.
+    pub(super) fn fresh() -> Self {
+        Self {
+            told: Told::UpTo(None),
+            pending: Touched::new(),
+            in_flight: None,
+            refused: BTreeMap::new(),
+            nonce: 0,
+            items: DELTA_ITEMS,
+            synced: false,
+        }
+    }
+
     /// A session with a proxy that needs `slice` and holds `known` (id as text → version).
-    pub(super) fn start(slice: Vec<Arc<Entry>>, known: &BTreeMap<String, u64>) -> Self {
+    pub(super) fn resume(slice: impl Iterator<Item = (ResourceId, Arc<Entry>)>, known: &BTreeMap<String, u64>) -> Self {
         let mut pending = Touched::new();
-        let mut left: HashMap<&str, u64> = known.iter().map(|(id, version)| (id.as_str(), *version)).collect();
-        for entry in slice {
-            if left.remove(&*entry.encoded.name) != Some(entry.encoded.version) {
-                pending.insert(entry.encoded.id.clone(), Some(entry));
+        // An id that we cannot read names nothing that we could have sent; the proxy drops it with its next restart.
+        let known = known.iter().filter_map(|(id, version)| Some((parse_resource_id(id).ok()?, *version)));
+        let mut left: HashMap<ResourceId, u64> = known.collect();
+        for (id, entry) in slice {
+            if left.remove(&id) != Some(entry.encoded.version) {
+                pending.insert(id, Some(entry));
             }
         }
-        // An id that we cannot read names nothing that we could have sent; the proxy drops it with its next restart.
-        pending.extend(left.keys().filter_map(|id| parse_resource_id(id).ok()).map(|id| (id, None)));
-        Self { pending, in_flight: None, refused: BTreeMap::new(), nonce: 0, items: DELTA_ITEMS, synced: false }
+        pending.extend(left.into_keys().map(|id| (id, None)));
+        Self { told: Told::All, pending, ..Self::fresh() }
+    }
+
+    /// After which id [`Session::next`] wants what the proxy needs; none: it wants nothing.
+    pub(super) fn reads_after(&self) -> Option<Option<&ResourceId>> {
+        match &self.told {
+            Told::UpTo(last) if self.in_flight.is_none() => Some(last.as_ref()),
+            _ => None,
+        }
     }
 
     /// Takes changes of its slice.
     pub(super) fn change(&mut self, touched: &Touched) {
         for (id, entry) in touched {
+            // It will be read as it is then.
+            if matches!(&self.told, Told::UpTo(last) if last.as_ref().is_none_or(|last| id > last)) {
+                continue;
+            }
             let same = |refusal: &Refusal| entry.as_ref().is_some_and(|e| e.encoded.version == refusal.version);
             match self.refused.get(id) {
                 // It holds its last good state of this object, and would refuse again; an older change that waits is void.
@@ -97,21 +137,18 @@ impl Session {
         }
     }
 
-    /// The next delta to send; none: one is in flight, or there is nothing to say.
-    pub(super) fn next(&mut self, now: Instant) -> Option<OutgoingDelta> {
+    /// The next delta to send; none: one is in flight, or there is nothing to say. `rest` is read if [`Session::reads_after`] says so.
+    pub(super) fn next(&mut self, now: Instant, rest: Rest<'_>) -> Option<OutgoingDelta> {
         if self.in_flight.is_some() || (self.synced && self.pending.is_empty()) {
             return None;
         }
-        let mut bytes = 0;
+        let (mut bytes, limit) = (0, self.items);
         let mut sent = Touched::new();
         let mut delta = OutgoingDelta::default();
-        // Upserts first, what others point to first; removes last, when nothing points to them any more.
-        let upserts = self.pending.iter().filter(|(_, entry)| entry.is_some());
-        let removes = self.pending.iter().filter(|(_, entry)| entry.is_none());
-        for (id, entry) in upserts.chain(removes) {
+        let mut add = |sent: &mut Touched, id: &ResourceId, entry: &Option<Arc<Entry>>| {
             let size = entry.as_ref().map_or(0, |e| e.encoded.bytes.len());
-            if sent.len() >= self.items || (!sent.is_empty() && bytes + size > DELTA_BYTES) {
-                break;
+            if sent.len() >= limit || (!sent.is_empty() && bytes + size > DELTA_BYTES) {
+                return false;
             }
             bytes += size;
             match entry {
@@ -119,8 +156,27 @@ impl Session {
                 None => delta.removes.push(id.to_string()),
             }
             sent.insert(id.clone(), entry.clone());
+            true
+        };
+        // Upserts first, what others point to first; removes last, when nothing points to them any more.
+        let mut upserts = self.pending.iter().filter(|(_, entry)| entry.is_some());
+        let fits = upserts.all(|(id, entry)| add(&mut sent, id, entry));
+        if fits && let Told::UpTo(last) = &mut self.told {
+            let mut all = true;
+            for (id, entry) in rest {
+                all = add(&mut sent, &id, &Some(entry));
+                if !all {
+                    break;
+                }
+                *last = Some(id);
+            }
+            if all {
+                self.told = Told::All;
+            }
         }
-        if sent.len() == self.pending.len() {
+        let mut removes = self.pending.iter().filter(|(_, entry)| entry.is_none());
+        removes.all(|(id, entry)| add(&mut sent, id, entry));
+        if self.pending.keys().all(|id| sent.contains_key(id)) {
             self.pending.clear();
         } else {
             sent.keys().for_each(|id| {
@@ -129,7 +185,7 @@ impl Session {
         }
         self.nonce += 1;
         delta.nonce = self.nonce;
-        delta.synced = !self.synced && self.pending.is_empty();
+        delta.synced = !self.synced && self.pending.is_empty() && matches!(self.told, Told::All);
         self.in_flight = Some(InFlight { nonce: self.nonce, sent, since: now, synced: delta.synced });
         Some(delta)
     }
@@ -178,7 +234,8 @@ impl Session {
         let mut refused = Vec::new();
         for (id, entry) in sent {
             let Some(entry) = entry else { continue };
-            if let Some(error) = errors.iter().find(|e| e.resource == *entry.encoded.name) {
+            let name = id.to_string();
+            if let Some(error) = errors.iter().find(|e| e.resource == name) {
                 refused.push((id.clone(), refusal(entry, error)));
             }
         }

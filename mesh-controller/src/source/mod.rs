@@ -4,6 +4,7 @@ pub mod admission;
 pub mod folder;
 pub mod kubernetes;
 
+use crate::inventory::Observed;
 use mesh_core::name::Text;
 use serde::Serialize;
 use serde_json::Value;
@@ -43,6 +44,9 @@ impl fmt::Display for ObjectKey {
 pub enum Change {
     /// The object is now this.
     Upsert(ObjectKey, Arc<Value>),
+    /// The object is now this, read already: of a kind that nobody looks at otherwise. There are many of these, and a document weighs ten times
+    /// as much as what is read of it.
+    Read(ObjectKey, Box<Observed>),
     /// The object is no more.
     Remove(ObjectKey),
 }

@@ -186,7 +186,7 @@ mod tests {
             identity: identity.clone(),
             enrolment: Enrolment::Meshed(Mode::Strict),
             owner: "cart".into(),
-            probes: vec![],
+            probes: [].into(),
         });
         let mut record = Record::new(Kind::Request, Direction::Outbound);
         record.started = SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_000_000_123);

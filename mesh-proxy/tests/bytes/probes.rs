@@ -228,7 +228,7 @@ async fn check(
         }
     });
     let workload = Workload {
-        probes: vec![Probe { port: application.port(), ask: Ask::Grpc { service: service.into() } }],
+        probes: [Probe { port: application.port(), ask: Ask::Grpc { service: service.into() } }].into(),
         ..Workload::clone(&super::world::pod("a", application.ip()))
     };
     let permit = permit(&workload, application);
@@ -304,7 +304,7 @@ async fn an_https_probe_is_held_to_its_path_inside_tls() {
         }
     });
     let workload = Workload {
-        probes: vec![Probe { port: application.port(), ask: ask("/tls", true) }],
+        probes: [Probe { port: application.port(), ask: ask("/tls", true) }].into(),
         ..Workload::clone(&super::world::pod("a", application.ip()))
     };
     let permit = permit(&workload, application);

@@ -100,7 +100,7 @@ pub fn pod(name: &str, address: IpAddr) -> Arc<Workload> {
         identity: identity(name),
         enrolment: Enrolment::Meshed(Mode::Strict),
         owner: name.into(),
-        probes: vec![],
+        probes: [].into(),
     })
 }
 

@@ -116,7 +116,7 @@ impl Node {
             identity: Identity::new(trust_domain(), "shop", pod).unwrap(),
             enrolment,
             owner: pod.into(),
-            probes: vec![],
+            probes: [].into(),
         };
         let delta = NodeDelta { upserts: vec![Resource::Workload(Arc::new(workload))], removes: vec![] };
         self.snapshots.send_modify(|s| *s = s.as_ref().map(|s| Arc::new(s.with(&delta))));

@@ -5,7 +5,7 @@ use crate::{
     identity::Identity,
     name::{NsName, Text},
 };
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// A pod. Its id is namespace/name; `uid` tells two pods of the same name apart.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,8 +24,9 @@ pub struct Workload {
     pub enrolment: Enrolment,
     /// Controller that owns it (Deployment name or pod name): the bounded label for logs and metrics.
     pub owner: Text,
-    /// What its kubelet asks of it. Only the proxy of its own node is told; empty for all others, and for a pod that is not meshed.
-    pub probes: Vec<Probe>,
+    /// What its kubelet asks of it. Only the proxy of its own node is told; empty for all others, and for a pod that is not meshed. Pods of one
+    /// owner are asked the same, and share it.
+    pub probes: Arc<[Probe]>,
 }
 
 /// Whether a pod is in the mesh. A running pod is taken in by `None → Joining → Meshed` and let go by

@@ -45,7 +45,7 @@ pub(crate) fn pod(id: &str, addresses: &[&str]) -> Workload {
         identity: identity(id),
         enrolment: Enrolment::Meshed(Mode::Strict),
         owner: name(id).name,
-        probes: vec![],
+        probes: [].into(),
     }
 }
 

@@ -104,7 +104,7 @@ fn workload() -> impl Strategy<Value = Workload> {
             addresses,
             enrolment,
             owner,
-            probes,
+            probes: probes.into(),
         },
     )
 }

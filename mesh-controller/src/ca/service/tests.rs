@@ -54,7 +54,7 @@ fn mesh() -> NodeDelta {
         identity: id(CART),
         enrolment: Enrolment::Meshed(Mode::Strict),
         owner: "cart".into(),
-        probes: vec![],
+        probes: [].into(),
     }));
     NodeDelta { upserts: vec![settings, cart], removes: vec![] }
 }

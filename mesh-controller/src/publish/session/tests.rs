@@ -14,7 +14,7 @@ fn entries(services: &[(&str, u8)]) -> Vec<Arc<Entry>> {
 }
 
 fn touched(services: &[(&str, u8)]) -> Touched {
-    entries(services).into_iter().map(|e| (e.encoded.id.clone(), Some(e))).collect()
+    entries(services).into_iter().map(|e| (e.id(), Some(e))).collect()
 }
 
 fn gone(name: &str) -> Touched {
@@ -30,9 +30,21 @@ fn nack(nonce: u64, resource: &str) -> proto::Ack {
     proto::Ack { nonce, errors: vec![error] }
 }
 
+/// A session with a proxy that holds `known`.
+fn start(slice: Vec<Arc<Entry>>, known: &BTreeMap<String, u64>) -> Session {
+    Session::resume(slice.into_iter().map(|entry| (entry.id(), entry)), known)
+}
+
 /// What the next delta says: `+cart=1` (name and last address byte), `-cart`, `synced`.
 fn said(session: &mut Session) -> Option<(u64, Vec<String>)> {
-    let delta = session.next(Instant::now())?;
+    said_of(session, &Mesh::default())
+}
+
+/// The same, with more to read in the mesh.
+fn said_of(session: &mut Session, mesh: &Mesh) -> Option<(u64, Vec<String>)> {
+    let last = session.reads_after().flatten().cloned();
+    let mut rest = mesh.after(last.as_ref()).map(|(id, entry)| (id.clone(), entry.clone()));
+    let delta = session.next(Instant::now(), &mut rest)?;
     let delta = proto::Delta::try_from(&delta).unwrap();
     let mut words: Vec<String> = delta
         .upserts
@@ -55,20 +67,53 @@ fn words(expected: &[&str]) -> Vec<String> {
 fn what_a_proxy_knows_is_not_sent_again_and_what_it_no_longer_needs_is_removed() {
     let slice = entries(&[("a", 1), ("b", 2), ("c", 3)]);
     let known = BTreeMap::from([
-        (slice[0].encoded.name.to_string(), slice[0].encoded.version),
-        (slice[1].encoded.name.to_string(), 7),
+        (slice[0].id().to_string(), slice[0].encoded.version),
+        (slice[1].id().to_string(), 7),
         ("Service/shop/z".to_owned(), 1),
         ("from the future".to_owned(), 1),
     ]);
-    let mut session = Session::start(slice, &known);
+    let mut session = start(slice, &known);
     assert_eq!(said(&mut session), Some((1, words(&["+b=2", "+c=3", "-z", "synced"]))));
+}
+
+#[test]
+fn a_proxy_that_holds_nothing_is_told_of_everything_as_it_is_when_it_is_told() {
+    let mut mesh = Mesh::default();
+    let set = |mesh: &mut Mesh, session: Option<&mut Session>, name: &str, address: u8| {
+        let changes = mesh.apply(&NodeDelta { upserts: vec![service("shop", name, address)], removes: vec![] });
+        if let Some(session) = session {
+            session.change(&changes.into_iter().map(|change| (change.id, change.new)).collect());
+        }
+    };
+    for name in ["b", "c", "d", "e", "f"] {
+        set(&mut mesh, None, name, 1);
+    }
+    let mut session = Session::fresh();
+    session.items = 2;
+    assert_eq!(said_of(&mut session, &mesh), Some((1, words(&["+b=1", "+c=1"]))));
+    // Before, and after, the place that was reached; and a new one on either side.
+    for (name, address) in [("b", 2), ("e", 2), ("a", 1), ("g", 1)] {
+        set(&mut mesh, Some(&mut session), name, address);
+    }
+    mesh.apply(&NodeDelta { upserts: vec![], removes: gone("d").into_keys().collect() });
+    session.change(&gone("d"));
+    session.answer(&ok(1), Instant::now()).unwrap();
+    session.items = 3;
+    assert_eq!(session.waiting(), 2, "what will be read does not wait");
+    assert_eq!(said_of(&mut session, &mesh), Some((2, words(&["+a=1", "+b=2", "+e=2"]))));
+    session.answer(&nack(2, "Service/shop/e"), Instant::now()).unwrap();
+    assert_eq!(said_of(&mut session, &mesh), Some((3, words(&["+a=1", "+b=2", "+f=1"]))));
+    session.answer(&ok(3), Instant::now()).unwrap();
+    assert_eq!(said_of(&mut session, &mesh), Some((4, words(&["+g=1", "synced"]))));
+    session.answer(&ok(4), Instant::now()).unwrap();
+    assert_eq!((said_of(&mut session, &mesh), session.is_current()), (None, true));
 }
 
 #[test]
 fn a_proxy_that_knows_everything_hears_only_that_it_is_in_sync() {
     let slice = entries(&[("a", 1)]);
-    let known = slice.iter().map(|e| (e.encoded.name.to_string(), e.encoded.version)).collect();
-    let mut session = Session::start(slice, &known);
+    let known = slice.iter().map(|e| (e.id().to_string(), e.encoded.version)).collect();
+    let mut session = start(slice, &known);
     assert_eq!(said(&mut session), Some((1, words(&["synced"]))));
     session.answer(&ok(1), Instant::now()).unwrap();
     assert_eq!(said(&mut session), None);
@@ -77,7 +122,7 @@ fn a_proxy_that_knows_everything_hears_only_that_it_is_in_sync() {
 
 #[test]
 fn changes_behind_a_delta_in_flight_are_merged_to_the_newest() {
-    let mut session = Session::start(entries(&[("a", 1)]), &BTreeMap::new());
+    let mut session = start(entries(&[("a", 1)]), &BTreeMap::new());
     assert_eq!(said(&mut session), Some((1, words(&["+a=1", "synced"]))));
     for address in 2..100 {
         session.change(&touched(&[("a", address), ("b", address)]));
@@ -91,7 +136,7 @@ fn changes_behind_a_delta_in_flight_are_merged_to_the_newest() {
 
 #[test]
 fn a_refused_version_is_not_sent_again_and_the_others_of_its_delta_are() {
-    let mut session = Session::start(entries(&[("a", 1), ("b", 2)]), &BTreeMap::new());
+    let mut session = start(entries(&[("a", 1), ("b", 2)]), &BTreeMap::new());
     said(&mut session).unwrap();
     let answered = session.answer(&nack(1, "Service/shop/a"), Instant::now()).unwrap();
     assert_eq!(answered.refused.len(), 1);
@@ -108,7 +153,7 @@ fn a_refused_version_is_not_sent_again_and_the_others_of_its_delta_are() {
 
 #[test]
 fn a_newer_change_wins_over_one_that_comes_back_from_a_refused_delta() {
-    let mut session = Session::start(entries(&[("a", 1), ("b", 2)]), &BTreeMap::new());
+    let mut session = start(entries(&[("a", 1), ("b", 2)]), &BTreeMap::new());
     said(&mut session).unwrap();
     session.change(&touched(&[("b", 9)]));
     session.answer(&nack(1, "Service/shop/a"), Instant::now()).unwrap();
@@ -119,7 +164,7 @@ fn a_newer_change_wins_over_one_that_comes_back_from_a_refused_delta() {
 fn a_refusal_that_names_nothing_is_narrowed_down_to_one_resource() {
     let all: Vec<(String, u8)> = (0..9).map(|i| (format!("s{i}"), i)).collect();
     let all: Vec<(&str, u8)> = all.iter().map(|(name, a)| (&**name, *a)).collect();
-    let mut session = Session::start(entries(&all), &BTreeMap::new());
+    let mut session = start(entries(&all), &BTreeMap::new());
     let mut held = Vec::new();
     let mut rounds = 0;
     while let Some((nonce, words)) = said(&mut session) {
@@ -140,7 +185,7 @@ fn a_refusal_that_names_nothing_is_narrowed_down_to_one_resource() {
 
 #[test]
 fn a_proxy_that_refuses_a_remove_is_not_asked_for_ever() {
-    let mut session = Session::start(vec![], &BTreeMap::from([("Service/shop/z".to_owned(), 1)]));
+    let mut session = start(vec![], &BTreeMap::from([("Service/shop/z".to_owned(), 1)]));
     assert_eq!(said(&mut session), Some((1, words(&["-z", "synced"]))));
     session.answer(&nack(1, "Service/shop/z"), Instant::now()).unwrap();
     assert_eq!(said(&mut session), None);
@@ -148,7 +193,7 @@ fn a_proxy_that_refuses_a_remove_is_not_asked_for_ever() {
 
 #[test]
 fn an_answer_to_nothing_is_refused() {
-    let mut session = Session::start(vec![], &BTreeMap::new());
+    let mut session = start(vec![], &BTreeMap::new());
     assert!(session.answer(&ok(1), Instant::now()).is_err());
     said(&mut session).unwrap();
     assert!(session.answer(&ok(2), Instant::now()).is_err());
@@ -160,7 +205,7 @@ fn an_answer_to_nothing_is_refused() {
 fn a_first_sync_of_many_bytes_comes_in_pieces_and_the_last_says_so() {
     let names: Vec<String> = (0..DELTA_ITEMS + 10).map(|i| format!("s{i:05}")).collect();
     let all: Vec<(&str, u8)> = names.iter().map(|n| (&**n, 1)).collect();
-    let mut session = Session::start(entries(&all), &BTreeMap::new());
+    let mut session = start(entries(&all), &BTreeMap::new());
     let (first, a) = said(&mut session).unwrap();
     assert!(!a.contains(&"synced".to_owned()));
     session.answer(&ok(first), Instant::now()).unwrap();
@@ -204,7 +249,7 @@ struct Proxy {
 impl Proxy {
     fn hear(&mut self, session: &mut Session) {
         if self.unanswered.is_none() {
-            self.unanswered = session.next(Instant::now()).map(|d| proto::Delta::try_from(&d).unwrap());
+            self.unanswered = session.next(Instant::now(), &mut std::iter::empty()).map(|d| proto::Delta::try_from(&d).unwrap());
         }
     }
 
@@ -231,7 +276,7 @@ impl Proxy {
 proptest::proptest! {
     #[test]
     fn a_proxy_ends_with_the_newest_state_of_all_that_it_does_not_refuse(events in events(), named: bool) {
-        let (mut session, mut proxy) = (Session::start(vec![], &BTreeMap::new()), Proxy::default());
+        let (mut session, mut proxy) = (start(vec![], &BTreeMap::new()), Proxy::default());
         let mut wanted = BTreeMap::new();
         for event in events {
             match event {

@@ -10,6 +10,7 @@ use mesh_core::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::Hash,
+    ops::Bound,
 };
 
 /// References are counted, so that a change costs what it touches and not what the Gateway holds.
@@ -33,6 +34,12 @@ impl GatewaySlice {
             pods: Counts::new(),
             held: BTreeSet::new(),
         }
+    }
+
+    /// What it holds after this id.
+    pub(super) fn after(&self, last: Option<&ResourceId>) -> impl Iterator<Item = &ResourceId> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.held.range::<ResourceId, _>((from, Bound::Unbounded))
     }
 
     pub(super) fn change(&mut self, mesh: &Mesh, changes: &[Changed]) -> Touched {

@@ -22,19 +22,37 @@ pub enum Slice {
 pub type Touched = BTreeMap<ResourceId, Option<Arc<Entry>>>;
 
 impl Slice {
-    /// The slice of a proxy of this mesh, and all that is in it.
-    pub fn new(proxy: &ProxyName, mesh: &Mesh) -> (Self, Vec<Arc<Entry>>) {
-        let mut slice = match proxy {
-            ProxyName::Node(node) => Self::Node(NodeSlice::new(node.clone())),
-            ProxyName::Gateway(gateway) => Self::Gateway(GatewaySlice::new(gateway.clone())),
-        };
-        // Everything is new to it.
-        let all: Vec<Changed> = mesh
-            .entries()
-            .map(|entry| Changed { id: entry.encoded.id.clone(), old: None, new: Some(entry.clone()) })
-            .collect();
-        let touched = slice.change(mesh, &all);
-        (slice, touched.into_values().flatten().collect())
+    /// The slice of a proxy of this mesh.
+    pub fn new(proxy: &ProxyName, mesh: &Mesh) -> Self {
+        match proxy {
+            ProxyName::Node(node) => Self::Node(NodeSlice::new(node.clone(), mesh)),
+            ProxyName::Gateway(gateway) => {
+                let mut slice = GatewaySlice::new(gateway.clone());
+                // Everything is new to it.
+                let all: Vec<Changed> =
+                    mesh.entries().map(|entry| Changed { id: entry.id(), old: None, new: Some(entry.clone()) }).collect();
+                slice.change(mesh, &all);
+                Self::Gateway(slice)
+            }
+        }
+    }
+
+    /// What is in it after this id, in the order of ids.
+    pub fn after<'a>(
+        &'a self,
+        mesh: &'a Mesh,
+        last: Option<&'a ResourceId>,
+    ) -> Box<dyn Iterator<Item = (ResourceId, Arc<Entry>)> + 'a> {
+        match self {
+            Self::Node(slice) => {
+                let needed = mesh.after(last).filter(|(_, entry)| slice.needs(&entry.resource));
+                Box::new(needed.map(|(id, entry)| (id.clone(), entry.seen_from(Some(slice.node())))))
+            }
+            Self::Gateway(slice) => {
+                let held = slice.after(last).filter_map(|id| Some((id.clone(), mesh.entry(id)?.seen_from(None))));
+                Box::new(held)
+            }
+        }
     }
 
     /// What `changes`, which `mesh` holds already, mean for this proxy. Costs in proportion to them and to what they point to.
@@ -52,7 +70,7 @@ impl Slice {
 
 /// All that a proxy needs, from scratch.
 pub fn slice(mesh: &Mesh, proxy: &ProxyName) -> Vec<Arc<Entry>> {
-    Slice::new(proxy, mesh).1
+    Slice::new(proxy, mesh).after(mesh, None).map(|(_, entry)| entry).collect()
 }
 
 #[cfg(test)]

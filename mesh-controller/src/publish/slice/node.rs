@@ -1,16 +1,13 @@
 //! The slice of a node: what its pods may talk to, and the routes that govern them. It must not look at Gateways.
 
 use super::{Changed, Entry, Mesh, Touched};
-use crate::publish::mesh::attachments;
+use crate::publish::mesh::{Locals, attachments, less, local};
 use mesh_core::{
     mesh::{Attachment, Scope},
     name::Text,
     node::{Resource, ResourceId},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Any pod may call any Service, so a node needs all workloads, Services, endpoints and policies, and all producer routes; of the
 /// consumer routes only those of namespaces that have a meshed pod here.
@@ -18,36 +15,43 @@ use std::{
 pub struct NodeSlice {
     node: Text,
     /// Meshed pods of this node by namespace.
-    locals: BTreeMap<Text, usize>,
+    locals: Locals,
 }
 
 impl NodeSlice {
-    pub(super) fn new(node: Text) -> Self {
-        Self { node, locals: BTreeMap::new() }
+    pub(super) fn new(node: Text, mesh: &Mesh) -> Self {
+        Self { locals: mesh.locals(&node), node }
     }
 
     pub(super) fn node(&self) -> &str {
         &self.node
     }
 
+    pub(super) fn needs(&self, resource: &Resource) -> bool {
+        needs(&self.locals, resource)
+    }
+
     pub(super) fn change(&mut self, mesh: &Mesh, changes: &[Changed]) -> Touched {
-        // Endpoint churn: no pod of ours came or went, so nothing needs to be compared before and after.
-        let before = self.locals.clone();
-        for change in changes {
-            if let Some(namespace) = self.local(change.old.as_ref()) {
-                let count = self.locals.entry(namespace.clone()).or_default();
-                *count = count.saturating_sub(1);
-                if *count == 0 {
-                    self.locals.remove(&namespace);
+        let Self { node, locals } = self;
+        let here = |entry: &Option<Arc<Entry>>| {
+            let (on, namespace) = local(&entry.as_ref()?.resource)?;
+            (on == node).then(|| namespace.clone())
+        };
+        // Hundreds of nodes hear of every pod; it is one node's.
+        let moved = changes.iter().any(|change| here(&change.old).is_some() || here(&change.new).is_some());
+        let before = moved.then(|| locals.clone());
+        if moved {
+            for change in changes {
+                here(&change.old).iter().for_each(|namespace| less(locals, namespace));
+                if let Some(namespace) = here(&change.new) {
+                    *locals.entry(namespace).or_default() += 1;
                 }
             }
-            if let Some(namespace) = self.local(change.new.as_ref()) {
-                *self.locals.entry(namespace).or_default() += 1;
-            }
         }
+        let before = before.as_ref().unwrap_or(&self.locals);
         let mut touched = Touched::new();
         for change in changes {
-            let old = change.old.as_ref().is_some_and(|entry| needs(&before, &entry.resource));
+            let old = change.old.as_ref().is_some_and(|entry| needs(before, &entry.resource));
             match &change.new {
                 Some(new) if needs(&self.locals, &new.resource) => {
                     touched.insert(change.id.clone(), Some(new.clone()));
@@ -71,7 +75,7 @@ impl NodeSlice {
             if changed.contains(id) {
                 continue;
             }
-            match (needs(&before, &entry.resource), needs(&self.locals, &entry.resource)) {
+            match (needs(before, &entry.resource), needs(&self.locals, &entry.resource)) {
                 (false, true) => touched.insert(id.clone(), Some(entry.clone())),
                 (true, false) => touched.insert(id.clone(), None),
                 _ => None,
@@ -79,17 +83,9 @@ impl NodeSlice {
         }
         touched
     }
-
-    /// The namespace of a meshed pod of this node.
-    fn local(&self, entry: Option<&Arc<Entry>>) -> Option<Text> {
-        match &entry?.resource {
-            Resource::Workload(w) if w.node == self.node && w.enrolment.is_meshed() => Some(w.id.namespace.clone()),
-            _ => None,
-        }
-    }
 }
 
-fn needs(locals: &BTreeMap<Text, usize>, resource: &Resource) -> bool {
+fn needs(locals: &Locals, resource: &Resource) -> bool {
     match resource {
         Resource::Certificate(_) | Resource::Gateway(_) => false,
         Resource::HttpRoute(_) | Resource::StreamRoute(_) => attachments(resource).iter().any(|a| match a {

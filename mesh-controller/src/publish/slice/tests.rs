@@ -7,6 +7,7 @@ use mesh_core::{
     name::NsName,
     node::{NodeDelta, Resource},
 };
+use mesh_wire::{proto, sender::OutgoingDelta};
 use proptest::prelude::*;
 
 fn n(namespace: &str, name: &str) -> NsName {
@@ -22,7 +23,7 @@ pub(in crate::publish) fn pod(namespace: &str, name: &str, node: &str, meshed: b
         identity: Identity::new(TrustDomain::new("td").unwrap(), namespace, "default").unwrap(),
         enrolment: if meshed { Enrolment::Meshed(Mode::Strict) } else { Enrolment::None },
         owner: name.into(),
-        probes: if meshed { vec![Probe { port: 80, ask: Ask::Tcp }] } else { vec![] },
+        probes: if meshed { [Probe { port: 80, ask: Ask::Tcp }].into() } else { [].into() },
     }))
 }
 
@@ -103,7 +104,7 @@ fn mesh(resources: Vec<Resource>) -> Mesh {
 }
 
 fn check(mesh: &Mesh, proxy: &str, expected: &[&str]) {
-    let ids: Vec<String> = slice(mesh, &proxy.parse().unwrap()).iter().map(|e| e.encoded.name.to_string()).collect();
+    let ids: Vec<String> = slice(mesh, &proxy.parse().unwrap()).iter().map(|e| e.id().to_string()).collect();
     assert_eq!(ids, expected, "{proxy}");
 }
 
@@ -161,8 +162,10 @@ fn a_gateway_gets_itself_its_certificates_and_what_its_routes_reach() {
 fn what_a_kubelet_asks_of_a_pod_is_told_to_the_pods_own_node_only() {
     for (proxy, told) in [("node/n1", true), ("node/n2", false), ("gateway/shop/front", false)] {
         let all = slice(&shop(), &proxy.parse().unwrap());
-        let entry = all.iter().find(|e| &*e.encoded.name == "Pod/shop/cart-0").unwrap();
-        let Resource::Workload(w) = &entry.resource else { panic!("{entry:?}") };
+        let entry = all.iter().find(|e| e.id().to_string() == "Pod/shop/cart-0").unwrap();
+        let sent = OutgoingDelta { upserts: vec![entry.encoded.bytes.clone()], ..OutgoingDelta::default() };
+        let sent = proto::Delta::try_from(&sent).unwrap().upserts.remove(0).body;
+        let Some(proto::resource::Body::Workload(w)) = sent else { panic!("{sent:?}") };
         assert_eq!(!w.probes.is_empty(), told, "{proxy}");
     }
 }
@@ -170,7 +173,7 @@ fn what_a_kubelet_asks_of_a_pod_is_told_to_the_pods_own_node_only() {
 #[test]
 fn the_first_pod_of_a_namespace_brings_its_consumer_routes_and_the_last_takes_them() {
     let mut mesh = shop();
-    let (mut slice, _) = Slice::new(&"node/n1".parse().unwrap(), &mesh);
+    let mut slice = Slice::new(&"node/n1".parse().unwrap(), &mesh);
     let ids = |touched: Touched| {
         touched.into_iter().map(|(id, e)| format!("{}{id}", if e.is_some() { '+' } else { '-' })).collect::<Vec<_>>()
     };
@@ -222,7 +225,7 @@ proptest! {
         for proxy in ["node/a", "node/b", "gateway/shop/a", "gateway/shop/b"] {
             let proxy = proxy.parse().unwrap();
             let mut mesh = Mesh::default();
-            let (mut kept, _) = Slice::new(&proxy, &mesh);
+            let mut kept = Slice::new(&proxy, &mesh);
             let mut held: BTreeMap<ResourceId, u64> = BTreeMap::new();
             for delta in &deltas {
                 let changes = mesh.apply(delta);
@@ -233,8 +236,10 @@ proptest! {
                     }
                 }
                 let scratch: BTreeMap<_, _> =
-                    slice(&mesh, &proxy).iter().map(|e| (e.encoded.id.clone(), e.encoded.version)).collect();
+                    slice(&mesh, &proxy).iter().map(|e| (e.id(), e.encoded.version)).collect();
                 prop_assert_eq!(&held, &scratch, "{}", proxy);
+                let kept: BTreeMap<_, _> = kept.after(&mesh, None).map(|(id, e)| (id, e.encoded.version)).collect();
+                prop_assert_eq!(&held, &kept, "{}", proxy);
             }
         }
     }

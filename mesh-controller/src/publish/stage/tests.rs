@@ -17,7 +17,7 @@ fn pod(name: &str, uid: &str, node: &str, enrolment: Enrolment) -> Resource {
         identity: Identity::new(TrustDomain::new("td").unwrap(), "shop", name).unwrap(),
         enrolment,
         owner: name.into(),
-        probes: vec![],
+        probes: [].into(),
     }))
 }
 

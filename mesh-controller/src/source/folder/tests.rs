@@ -71,7 +71,7 @@ impl Drop for Bench {
 
 fn words(batch: &Batch) -> Vec<String> {
     let word = |change: &Change| match change {
-        Change::Upsert(key, _) => format!("+{key}"),
+        Change::Upsert(key, _) | Change::Read(key, _) => format!("+{key}"),
         Change::Remove(key) => format!("-{key}"),
     };
     batch.changes.iter().map(word).collect()

@@ -1,12 +1,13 @@
 //! What the kinds say together: which objects there are, and all problems. Pure. It must not speak to an API server.
 
 use crate::{
-    inventory::Kind,
+    inventory::{Kind, observe},
     source::{
         Batch, Change, ObjectKey, Problem,
         admission::{Admitted, admit},
     },
 };
+use mesh_core::name::shared;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,9 +35,12 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) key: ObjectKey,
-    /// Admitted; or all that is wrong with it.
-    pub(super) object: Result<Arc<Value>, Vec<Problem>>,
+    /// Admitted, as a change; or all that is wrong with it.
+    pub(super) object: Result<Change, Vec<Problem>>,
 }
+
+/// Kinds whose documents nobody looks at but to read them: no status of ours goes there.
+const READ_ONLY: [Kind; 4] = [Kind::Pod, Kind::Service, Kind::EndpointSlice, Kind::Secret];
 
 impl Read {
     /// Reads an object that was trimmed.
@@ -45,7 +49,10 @@ impl Read {
         let key = named(kind, &object);
         let problem = |field, reason| Problem { file: String::new(), line: 0, object: key.to_string(), field, reason };
         let object = match admit(&mut object) {
-            Ok(Admitted::Yes(admitted)) if admitted == key => Ok(Arc::new(object)),
+            Ok(Admitted::Yes(admitted)) if admitted == key => match READ_ONLY.contains(&kind).then(|| observe(&object)) {
+                Some(Ok(observed)) => Ok(Change::Read(key.clone(), Box::new(observed))),
+                _ => Ok(Change::Upsert(key.clone(), Arc::new(object))),
+            },
             Ok(_) => Err(vec![problem("metadata".into(), format!("is not of a {kind}"))]),
             Err(denied) => Err(denied.flaws.into_iter().map(|f| problem(f.field, f.reason)).collect()),
         };
@@ -55,12 +62,12 @@ impl Read {
 
 /// The name of an object of a kind.
 pub(super) fn named(kind: Kind, object: &Value) -> ObjectKey {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+    let text = |field: &str| shared(object["metadata"][field].as_str().unwrap_or_default());
     ObjectKey {
-        group: kind.group().into(),
-        kind: kind.as_str().into(),
-        namespace: if kind.namespaced() { text("namespace").into() } else { "".into() },
-        name: text("name").into(),
+        group: shared(kind.group()),
+        kind: shared(kind.as_str()),
+        namespace: if kind.namespaced() { text("namespace") } else { "".into() },
+        name: text("name"),
     }
 }
 
@@ -140,10 +147,10 @@ impl State {
 
     fn set(&mut self, kind: Kind, Read { key, object }: Read) {
         match object {
-            Ok(object) => {
+            Ok(change) => {
                 self.broken.remove(&key);
                 self.known.entry(kind).or_default().insert(key.clone());
-                self.changes.insert(key.clone(), Change::Upsert(key, object));
+                self.changes.insert(key, change);
             }
             // It keeps its last good state.
             Err(problems) => {

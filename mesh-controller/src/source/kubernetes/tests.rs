@@ -96,6 +96,7 @@ fn changes(batch: &Batch) -> Vec<String> {
             assert!(object["metadata"]["managedFields"].is_null() && object["kind"] == "HTTPRoute", "{object}");
             format!("+{}", key.name)
         }
+        Change::Read(key, _) => format!("+{}", key.name),
         Change::Remove(key) => format!("-{}", key.name),
     };
     batch.changes.iter().map(say).collect()

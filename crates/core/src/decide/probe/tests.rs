@@ -20,14 +20,15 @@ fn probed() -> Workload {
     headed.headers.push(("x-probe".parse().unwrap(), HeaderValue::from_static("1")));
     let secret = HttpProbe { tls: true, target: "/tls".parse().unwrap(), headers: vec![] };
     Workload {
-        probes: vec![
+        probes: [
             http(8080, "/healthz?deep=1"),
             http(8080, "/ready"),
             Probe { port: 8080, ask: Ask::Http(headed) },
             Probe { port: 9000, ask: Ask::Tcp },
             Probe { port: 50051, ask: Ask::Grpc { service: "shop.Cart".into() } },
             Probe { port: 8443, ask: Ask::Http(secret) },
-        ],
+        ]
+        .into(),
         ..pod("x/a", &["10.0.0.2", "fd00::2"])
     }
 }

@@ -14,7 +14,7 @@ fn set(state: &mut State, file: &str, text: &str) -> Batch {
 /// `+HTTPRoute shop/a` and `-HTTPRoute shop/a`.
 fn changes(batch: &Batch) -> Vec<String> {
     let word = |change: &Change| match change {
-        Change::Upsert(key, _) => format!("+{key}"),
+        Change::Upsert(key, _) | Change::Read(key, _) => format!("+{key}"),
         Change::Remove(key) => format!("-{key}"),
     };
     batch.changes.iter().map(word).collect()
