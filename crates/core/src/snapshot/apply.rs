@@ -2,13 +2,12 @@
 
 use super::{
     Snapshot,
-    endpoints::{Behind, merge},
     gateway::GatewayEntry,
-    service::ServiceEntry,
+    service::{Endpoints, ServiceEntry},
 };
 use crate::{
     mesh::{
-        Attachment, Endpoint, EndpointSlice, Gateway, HostPattern, HttpRoute, RouteId, Scope, Service, StreamRoute,
+        Attachment, EndpointSlice, Gateway, HostPattern, HttpRoute, RouteId, Scope, Service, StreamRoute,
     },
     mesh::{TrafficPolicy, Workload},
     name::{GatewayId, NsName, ServiceId, Text},
@@ -279,34 +278,17 @@ impl Snapshot {
         }
     }
 
+    /// The endpoints of its ports are to be merged anew, when somebody asks.
     fn compile_endpoints(&mut self, id: &ServiceId) {
         let Some(entry) = self.services.get(id) else { return };
         let ports = entry.service.as_ref().map_or(&[][..], |s| &s.ports);
-        let compiled: BTreeMap<_, _> = ports
-            .iter()
-            .map(|port| {
-                let slices = entry.slices.iter().filter_map(|s| self.slices.get(s));
-                let before = entry.port(port.number).and_then(|p| p.endpoints.as_deref());
-                (port.number, Arc::new(merge(slices, port.number, |e| self.behind(e), before)))
-            })
-            .collect();
+        let of = |number| entry.port(number).and_then(|p| p.endpoints.as_ref());
+        let changed: BTreeMap<_, _> =
+            ports.iter().map(|p| (p.number, of(p.number).map(Endpoints::changed).unwrap_or_default())).collect();
         let entry = self.service_mut(id);
         entry.ports.iter_mut().for_each(|p| p.endpoints = None);
-        for (number, endpoints) in compiled {
+        for (number, endpoints) in changed {
             entry.port_mut(number).endpoints = Some(endpoints);
-        }
-    }
-
-    fn behind(&self, endpoint: &Endpoint) -> Behind {
-        let claimants = self.workloads_at.of(endpoint.address);
-        let claimant = match &endpoint.workload {
-            Some(named) => claimants.iter().find(|c| *c == named),
-            None => claimants.last(),
-        };
-        match (claimant.and_then(|c| self.workloads.get(c)), &endpoint.workload) {
-            (Some(workload), _) => Behind::Workload(workload.clone()),
-            (None, Some(_)) => Behind::Unknown,
-            (None, None) => Behind::Outside,
         }
     }
 
@@ -330,7 +312,7 @@ impl Snapshot {
 }
 
 /// Puts or removes; what was there before.
-fn replace<T>(map: &mut imbl::HashMap<NsName, Arc<T>>, id: &NsName, new: Option<&Arc<T>>) -> Option<Arc<T>> {
+fn replace<T>(map: &mut imbl::OrdMap<NsName, Arc<T>>, id: &NsName, new: Option<&Arc<T>>) -> Option<Arc<T>> {
     match new {
         Some(new) => map.insert(id.clone(), new.clone()),
         None => map.remove(id),

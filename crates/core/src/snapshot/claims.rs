@@ -1,27 +1,58 @@
 //! Claims: who says that an address is theirs. It must not know what claims.
 
 use crate::name::NsName;
-use smallvec::SmallVec;
+use imbl::OrdMap;
 use std::net::IpAddr;
 
 /// Addresses and their claimants, newest claim last. Kubernetes gives an address to one owner at a time, but messages about the old and
 /// the new one can cross.
 #[derive(Clone, Default)]
-pub(super) struct Claims(imbl::HashMap<IpAddr, SmallVec<[NsName; 1]>>);
+pub(super) struct Claims(OrdMap<IpAddr, Claimants>);
+
+/// There is hardly ever more than one, and there are hundreds of thousands of addresses.
+#[derive(Clone)]
+enum Claimants {
+    One(NsName),
+    Several(Box<[NsName]>),
+}
+
+impl Claimants {
+    fn all(&self) -> &[NsName] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(several) => several,
+        }
+    }
+
+    /// None: nobody is left.
+    fn of(mut all: Vec<NsName>) -> Option<Self> {
+        match all.len() {
+            0 => None,
+            1 => all.pop().map(Self::One),
+            _ => Some(Self::Several(all.into())),
+        }
+    }
+}
 
 impl Claims {
     pub(super) fn claim(&mut self, address: IpAddr, by: &NsName) {
-        let claimants = self.0.entry(address.to_canonical()).or_default();
-        claimants.retain(|c| c != by);
-        claimants.push(by.clone());
+        self.change(address, |claimants| {
+            claimants.retain(|c| c != by);
+            claimants.push(by.clone());
+        });
     }
 
     pub(super) fn release(&mut self, address: IpAddr, by: &NsName) {
+        self.change(address, |claimants| claimants.retain(|c| c != by));
+    }
+
+    fn change(&mut self, address: IpAddr, change: impl FnOnce(&mut Vec<NsName>)) {
         let address = address.to_canonical();
-        let Some(claimants) = self.0.get_mut(&address) else { return };
-        claimants.retain(|c| c != by);
-        if claimants.is_empty() {
-            self.0.remove(&address);
+        let mut claimants = self.of(address).to_vec();
+        change(&mut claimants);
+        match Claimants::of(claimants) {
+            Some(claimants) => drop(self.0.insert(address, claimants)),
+            None => drop(self.0.remove(&address)),
         }
     }
 
@@ -33,7 +64,7 @@ impl Claims {
 
     /// All claimants, newest last.
     pub(super) fn of(&self, address: IpAddr) -> &[NsName] {
-        self.0.get(&address.to_canonical()).map_or(&[], SmallVec::as_slice)
+        self.0.get(&address.to_canonical()).map_or(&[], Claimants::all)
     }
 
     /// Whether nobody claims anything.

@@ -8,15 +8,16 @@ mod service;
 
 use crate::{
     balance::EndpointSet,
-    mesh::{Certificate, EndpointSlice, Gateway, MeshSettings, RouteId, Service, ServicePort, TrafficPolicy, Workload},
+    mesh::{Certificate, Endpoint, EndpointSlice, Gateway, MeshSettings, RouteId, Service, ServicePort, TrafficPolicy, Workload},
     name::{GatewayId, NsName, ServiceId, Text},
     node::NodeDelta,
     retry::Budget,
     route::{CompiledRoute, CompiledStream, RouteTable, StreamTable},
 };
 use claims::Claims;
+use endpoints::{Behind, merge};
 use gateway::GatewayEntry;
-use imbl::HashMap;
+use imbl::{HashMap, OrdMap};
 use service::{PortEntry, ServiceEntry};
 use std::{net::IpAddr, sync::Arc};
 
@@ -27,14 +28,15 @@ use std::{net::IpAddr, sync::Arc};
 #[derive(Clone)]
 pub struct Snapshot {
     settings: Arc<MeshSettings>,
-    workloads: HashMap<NsName, Arc<Workload>>,
+    /// Sorted, as what there are many of: a sorted map takes half the room of a hashed one, and no request looks here.
+    workloads: OrdMap<NsName, Arc<Workload>>,
     workloads_at: Claims,
     services: HashMap<ServiceId, Arc<ServiceEntry>>,
     services_at: Claims,
-    slices: HashMap<NsName, Arc<EndpointSlice>>,
+    slices: OrdMap<NsName, Arc<EndpointSlice>>,
     /// Address → slices that list it: what a change of a workload touches.
     slices_at: Claims,
-    policies: HashMap<NsName, Arc<TrafficPolicy>>,
+    policies: OrdMap<NsName, Arc<TrafficPolicy>>,
     certificates: HashMap<NsName, Arc<Certificate>>,
     gateways: HashMap<GatewayId, Arc<GatewayEntry>>,
     http_routes: HashMap<RouteId, Arc<CompiledRoute>>,
@@ -55,13 +57,13 @@ impl Snapshot {
     pub fn empty(settings: Arc<MeshSettings>) -> Self {
         Self {
             settings,
-            workloads: HashMap::new(),
+            workloads: OrdMap::new(),
             workloads_at: Claims::default(),
             services: HashMap::new(),
             services_at: Claims::default(),
-            slices: HashMap::new(),
+            slices: OrdMap::new(),
             slices_at: Claims::default(),
-            policies: HashMap::new(),
+            policies: OrdMap::new(),
             certificates: HashMap::new(),
             gateways: HashMap::new(),
             http_routes: HashMap::new(),
@@ -122,7 +124,23 @@ impl Snapshot {
 
     /// The endpoints of a Service port, merged from its slices; none if the Service is not known or has no such port.
     pub fn endpoints(&self, service: &ServiceId, port: u16) -> Option<&Arc<EndpointSet>> {
-        self.port(service, port)?.endpoints.as_ref()
+        let entry = self.services.get(service)?;
+        let endpoints = entry.port(port)?.endpoints.as_ref()?;
+        let slices = entry.slices.iter().filter_map(|s| self.slices.get(s));
+        Some(endpoints.get(|before| merge(slices, port, |e| self.behind(e), before)))
+    }
+
+    fn behind(&self, endpoint: &Endpoint) -> Behind {
+        let claimants = self.workloads_at.of(endpoint.address);
+        let claimant = match &endpoint.workload {
+            Some(named) => claimants.iter().find(|c| *c == named),
+            None => claimants.last(),
+        };
+        match (claimant.and_then(|c| self.workloads.get(c)), &endpoint.workload) {
+            (Some(workload), _) => Behind::Workload(workload.clone()),
+            (None, Some(_)) => Behind::Unknown,
+            (None, None) => Behind::Outside,
+        }
     }
 
     /// The retry budget of a Service, shared by all routes on this proxy; the default budget never applies by itself.

@@ -7,7 +7,10 @@ use crate::{
     retry::Budget,
     route::{Bucket, Hosts, RouteTable, RuleIndex, StreamIndex, StreamTable},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 /// A Service, or what others say of one that is not known (yet).
 #[derive(Clone, Default)]
@@ -27,8 +30,30 @@ pub(super) struct ServiceEntry {
 pub(super) struct PortEntry {
     pub(super) number: u16,
     /// None: no such port, or the Service is not known.
-    pub(super) endpoints: Option<Arc<EndpointSet>>,
+    pub(super) endpoints: Option<Endpoints>,
     pub(super) routes: Arc<Routes>,
+}
+
+/// Endpoints of a port, merged when somebody first asks for them: of most Services of a mesh nobody on a node ever does.
+///
+/// Whoever changes what is merged puts a new value in its place, so that all snapshots that share one would merge the same.
+#[derive(Clone, Default)]
+pub(super) struct Endpoints {
+    merged: OnceLock<Arc<EndpointSet>>,
+    /// What was merged before the last change; its targets' load goes on.
+    before: Option<Arc<EndpointSet>>,
+}
+
+impl Endpoints {
+    /// What comes after a change of what is merged.
+    pub(super) fn changed(&self) -> Self {
+        Self { merged: OnceLock::new(), before: self.merged.get().or(self.before.as_ref()).cloned() }
+    }
+
+    /// The endpoints, by `merge` of those before if nobody asked yet.
+    pub(super) fn get(&self, merge: impl FnOnce(Option<&EndpointSet>) -> EndpointSet) -> &Arc<EndpointSet> {
+        self.merged.get_or_init(|| Arc::new(merge(self.before.as_deref())))
+    }
 }
 
 /// Routes of a port by whose requests they govern.
