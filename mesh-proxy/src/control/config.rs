@@ -186,7 +186,7 @@ impl ConfigClient {
     async fn session(&mut self, connected: &(impl Fn() + Send)) -> Result<std::convert::Infallible, Lost> {
         let channel = self.link.connect().await?;
         let (say, sayings) = mpsc::channel(SAYINGS);
-        let hello = Hello { protocol: PROTOCOL, proxy: self.proxy.to_string(), known: self.held.known() };
+        let hello = Hello { protocol: PROTOCOL, proxy: self.proxy.to_string(), known: self.held.hello() };
         let resumed = hello.known.len();
         say.send(ToController { message: Some(Say::Hello(hello)) }).await.map_err(|_| Lost::Closed)?;
         let request = self.link.request(ReceiverStream::new(sayings)).await?;
