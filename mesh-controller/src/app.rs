@@ -7,6 +7,8 @@ mod folders;
 mod parts;
 mod trust;
 
+pub use cycle::Cycle;
+
 use crate::{
     authenticate::Callers,
     ca::{Grants, IdentityService, Metrics as CaMetrics},
@@ -15,7 +17,6 @@ use crate::{
     settings::{Settings, World},
 };
 use anyhow::{Context, Result};
-use cycle::Cycle;
 use mesh_run::{Admin, Drain, LogLevel, Readiness};
 use parts::{Common, Parts};
 use prometheus_client::registry::Registry;

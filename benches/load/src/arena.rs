@@ -1,7 +1,13 @@
 //! The arena: a network namespace of the bench's own with the addresses of proxy and backend on its loopback. It must not touch the machine's network.
 
-use anyhow::{Context, Result, ensure};
-use std::{fs, path::Path, process::Command};
+use anyhow::{Context, Result, anyhow, ensure};
+use nix::sched::{CloneFlags, setns};
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::Command,
+    thread,
+};
 
 /// Names of our namespaces: this, and our pid.
 const PREFIX: &str = "heddle-bench-";
@@ -43,6 +49,11 @@ impl Arena {
         ensure!(wide.success(), "the arena's port range cannot be set");
         Ok(arena)
     }
+
+    /// Runs something inside, on a thread of its own: sockets that it opens are the arena's.
+    pub fn inside<T: Send>(&self, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        inside(&Path::new("/var/run/netns").join(&self.name), run)
+    }
 }
 
 impl Place for Arena {
@@ -68,6 +79,16 @@ fn remove_stale() {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// Runs something in a network namespace, on a thread of its own.
+pub fn inside<T: Send>(namespace: &Path, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let namespace = File::open(namespace).with_context(|| namespace.display().to_string())?;
+    let enter = move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).context("entering a network namespace")?;
+        run()
+    };
+    thread::scope(|scope| scope.spawn(enter).join()).map_err(|_| anyhow!("a thread in a namespace panicked"))?
 }
 
 fn ip(args: &[&str]) -> Result<()> {

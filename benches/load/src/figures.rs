@@ -22,11 +22,12 @@ pub struct Sample {
 /// Scenario and measure; then the proxies' samples.
 type Rows = BTreeMap<(String, &'static str), BTreeMap<&'static str, Vec<f64>>>;
 
-/// All samples, and what could not be measured.
+/// All samples, what failed, and what this machine does not allow to be measured.
 #[derive(Debug, Default)]
 pub struct Figures {
     rows: Rows,
     failures: Vec<String>,
+    missing: Vec<String>,
 }
 
 /// Minimum, median, maximum.
@@ -67,6 +68,7 @@ impl Figures {
             }
         }
         self.failures.extend(others.failures);
+        self.missing.extend(others.missing);
     }
 
     /// Something could not be measured; the rest of the run goes on, and its end says so.
@@ -80,9 +82,15 @@ impl Figures {
         &self.failures
     }
 
-    /// Whether nothing was measured.
+    /// Notes what this machine does not allow to be measured.
+    pub fn missing(&mut self, what: String) {
+        eprintln!("not measured: {what}");
+        self.missing.push(what);
+    }
+
+    /// Whether nothing was measured, nor missed.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.failures.is_empty()
+        self.rows.is_empty() && self.failures.is_empty() && self.missing.is_empty()
     }
 
     /// Everything, with every sample.
@@ -99,7 +107,7 @@ impl Figures {
             };
             json!({"scenario": scenario, "measure": measure, "proxies": proxies.iter().map(of).collect::<serde_json::Map<_, _>>()})
         };
-        json!({ "figures": self.rows.iter().map(row).collect::<Vec<_>>(), "failures": self.failures })
+        json!({ "figures": self.rows.iter().map(row).collect::<Vec<_>>(), "failures": self.failures, "not_measured": self.missing })
     }
 
     /// A table for people: median (minimum–maximum), and Heddle as a multiple of each rival.
@@ -126,6 +134,9 @@ impl Figures {
                 cells.push(ratio.map_or_else(String::new, |r| format!("{r:.2}")));
             }
             text.push_str(&format!("| {} |\n", cells.join(" | ")));
+        }
+        for missing in &self.missing {
+            text.push_str(&format!("\nNot measured: {missing}\n"));
         }
         text
     }

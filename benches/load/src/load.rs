@@ -44,6 +44,16 @@ pub struct Outcome {
     pub generator: u64,
 }
 
+/// HTTP/1.1 requests that a script of wrk's makes up, over so many connections.
+pub fn scripted(arena: &dyn Place, url: &str, connections: u32, script: &Path, time: Duration) -> Result<Outcome> {
+    let mut wrk = arena.command("wrk");
+    wrk.args(["-t", "1", "-c", &connections.to_string(), "--latency", "--timeout", "5s", "-s"]).arg(script);
+    let out = wrk.args(["-d", &format!("{}s", time.as_secs()), url]).output().context("wrk (Debian: wrk)")?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    ensure!(out.status.success(), "wrk {url}: {}{text}", String::from_utf8_lossy(&out.stderr));
+    self::wrk(&text).filter(|o| o.requests > 0).with_context(|| format!("no request succeeded:\n{text}"))
+}
+
 impl Load {
     /// Runs it for so long.
     pub fn run(self, place: &dyn Place, url: &str, time: Duration) -> Result<Outcome> {

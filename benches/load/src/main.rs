@@ -3,7 +3,10 @@
 
 mod arena;
 mod bulk;
+mod client;
+mod crowd;
 mod figures;
+mod idle;
 mod ingress;
 mod load;
 mod measure;
@@ -11,6 +14,8 @@ mod mesh;
 mod pods;
 mod process;
 mod rival;
+mod routes;
+mod scale;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -18,7 +23,10 @@ use std::{fs, path::PathBuf, time::Duration};
 
 /// Side by side with Envoy, nginx and haproxy: CPU per request, latency, throughput.
 #[derive(Parser)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub struct Flags {
+    #[command(subcommand)]
+    part: Option<scale::Part>,
     /// Fewer rounds, shorter ones, the most telling scenarios only: under ten minutes.
     #[arg(long)]
     quick: bool,
@@ -36,7 +44,8 @@ pub struct Flags {
     programs: Option<PathBuf>,
     /// The envoy program; without it Envoy is missing, which is an error.
     #[arg(long, env = "HEDDLE_BENCH_ENVOY")]
-    envoy: PathBuf,
+    #[arg(required = true)]
+    envoy: Option<PathBuf>,
     /// Where results.json and results.md go.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -44,11 +53,14 @@ pub struct Flags {
 
 fn main() -> Result<()> {
     let flags = Flags::parse();
+    if let Some(part) = &flags.part {
+        return part.run();
+    }
     let programs = match &flags.programs {
         Some(dir) => dir.clone(),
         None => std::env::current_exe()?.parent().context("this program lies nowhere")?.to_owned(),
     };
-    let rivals = rival::Programs::find(&flags.envoy, &programs)?;
+    let rivals = rival::Programs::find(&flags.envoy.clone().unwrap_or_default(), &programs)?;
     let (rounds, each) = match flags.quick {
         true => (flags.rounds.unwrap_or(3), Duration::from_secs(1)),
         false => (flags.rounds.unwrap_or(7), Duration::from_secs(5)),
@@ -58,6 +70,10 @@ fn main() -> Result<()> {
     ensure!(rounds > 0, "--rounds 0: nothing to measure");
     let mut figures = ingress::run(&rivals, rounds, each, flags.quick, &flags.only)?;
     figures.extend(mesh::run(&rivals, rounds, each, flags.quick, &flags.only)?);
+    figures.extend(routes::run(&rivals, &routes::Effort::new(flags.quick), &flags.only)?);
+    figures.extend(scale::run(flags.quick, &flags.only)?);
+    figures.extend(idle::run(&rivals, flags.quick, &flags.only)?);
+    figures.extend(crowd::run(&rivals, &flags.only)?);
     ensure!(!figures.is_empty(), "--only {:?}: no scenario has such a name", flags.only);
     fs::create_dir_all(&flags.out).with_context(|| format!("--out {}", flags.out.display()))?;
     let table = figures.to_markdown();

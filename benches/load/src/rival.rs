@@ -183,7 +183,7 @@ impl Rival {
     pub fn start(self, programs: &Programs, arena: &Arena, fill: &Fill<'_>) -> Result<Running> {
         let mut processes = match self {
             Self::Direct => return Ok(Running(Vec::new())),
-            Self::Heddle => return heddle(programs, arena, fill),
+            Self::Heddle => return heddle(programs, arena, fill, |_| Ok(())),
             Self::Nginx => {
                 let conf = fill.write("nginx.conf", include_str!("../rivals/nginx.conf"))?;
                 let mut command = arena.command(&programs.nginx.to_string_lossy());
@@ -211,8 +211,13 @@ impl Rival {
     }
 }
 
-/// The gateway proxy, told by the controller what to do, as in a cluster.
-fn heddle(programs: &Programs, arena: &Arena, fill: &Fill<'_>) -> Result<Running> {
+/// The gateway proxy, told by the controller what to do, as in a cluster; `more` may write further objects into the folder.
+pub fn heddle(
+    programs: &Programs,
+    arena: &Arena,
+    fill: &Fill<'_>,
+    more: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Running> {
     const TOKEN: &str = "load-bench-token-of-the-gateway";
     let dir = fill.dir.join("heddle");
     let folder = dir.join("objects");
@@ -221,6 +226,7 @@ fn heddle(programs: &Programs, arena: &Arena, fill: &Fill<'_>) -> Result<Running
         fs::create_dir_all(dir.join(made))?;
     }
     fs::write(folder.join("bench.yaml"), fill.text(include_str!("../rivals/heddle.yaml"))?)?;
+    more(&folder)?;
     fs::write(dir.join("tokens"), format!("{TOKEN} gateway/bench/edge\n"))?;
     fs::write(dir.join("token"), TOKEN)?;
     let mut controller = arena.command(&programs.heddle.join("mesh-controller").to_string_lossy());

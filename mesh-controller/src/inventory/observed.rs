@@ -125,7 +125,9 @@ fn thing(kind: Kind, meta: Meta, object: &Value) -> Result<Thing, Flaw> {
         Kind::ConfigMap => Thing::ConfigMap(plain(meta)),
         Kind::Pod => Thing::Pod(Arc::new(Object { spec: Pod::read(object, &meta)?, meta: own(meta) })),
         Kind::Service => Thing::Service(Arc::new(Object { spec: Service::read(object)?, meta: own(meta) })),
-        Kind::EndpointSlice => Thing::EndpointSlice(Arc::new(Object { spec: Slice::read(object, &meta)?, meta: own(meta) })),
+        Kind::EndpointSlice => {
+            Thing::EndpointSlice(Arc::new(Object { spec: Slice::read(object, &meta)?, meta: own(meta) }))
+        }
         Kind::Secret => Thing::Secret(Arc::new(Object { spec: Secret::read(object, &meta)?, meta })),
         Kind::MeshParameters => Thing::MeshParameters(typed(meta, object)?),
         Kind::XMesh => Thing::XMesh(typed(meta, object)?),

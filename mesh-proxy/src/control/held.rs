@@ -70,7 +70,10 @@ impl Held {
         let mut change = decode_delta(delta).inspect_err(|rejected| {
             // It was said, and its last good state is kept.
             if let Some(unsaid) = &mut self.unsaid {
-                rejected.iter().filter_map(|r| parse_resource_id(&r.resource).ok()).for_each(|id| drop(unsaid.remove(&id)));
+                rejected
+                    .iter()
+                    .filter_map(|r| parse_resource_id(&r.resource).ok())
+                    .for_each(|id| drop(unsaid.remove(&id)));
             }
         })?;
         if let Some(unsaid) = &mut self.unsaid {

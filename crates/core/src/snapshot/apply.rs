@@ -6,9 +6,7 @@ use super::{
     service::{Endpoints, ServiceEntry},
 };
 use crate::{
-    mesh::{
-        Attachment, EndpointSlice, Gateway, HostPattern, HttpRoute, RouteId, Scope, Service, StreamRoute,
-    },
+    mesh::{Attachment, EndpointSlice, Gateway, HostPattern, HttpRoute, RouteId, Scope, Service, StreamRoute},
     mesh::{TrafficPolicy, Workload},
     name::{GatewayId, NsName, ServiceId, Text},
     node::{NodeDelta, Resource, ResourceId},

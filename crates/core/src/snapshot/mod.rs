@@ -8,7 +8,10 @@ mod service;
 
 use crate::{
     balance::EndpointSet,
-    mesh::{Certificate, Endpoint, EndpointSlice, Gateway, MeshSettings, RouteId, Service, ServicePort, TrafficPolicy, Workload},
+    mesh::{
+        Certificate, Endpoint, EndpointSlice, Gateway, MeshSettings, RouteId, Service, ServicePort, TrafficPolicy,
+        Workload,
+    },
     name::{GatewayId, NsName, ServiceId, Text},
     node::NodeDelta,
     retry::Budget,

@@ -249,7 +249,8 @@ struct Proxy {
 impl Proxy {
     fn hear(&mut self, session: &mut Session) {
         if self.unanswered.is_none() {
-            self.unanswered = session.next(Instant::now(), &mut std::iter::empty()).map(|d| proto::Delta::try_from(&d).unwrap());
+            self.unanswered =
+                session.next(Instant::now(), &mut std::iter::empty()).map(|d| proto::Delta::try_from(&d).unwrap());
         }
     }
 

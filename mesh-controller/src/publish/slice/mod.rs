@@ -29,8 +29,10 @@ impl Slice {
             ProxyName::Gateway(gateway) => {
                 let mut slice = GatewaySlice::new(gateway.clone());
                 // Everything is new to it.
-                let all: Vec<Changed> =
-                    mesh.entries().map(|entry| Changed { id: entry.id(), old: None, new: Some(entry.clone()) }).collect();
+                let all: Vec<Changed> = mesh
+                    .entries()
+                    .map(|entry| Changed { id: entry.id(), old: None, new: Some(entry.clone()) })
+                    .collect();
                 slice.change(mesh, &all);
                 Self::Gateway(slice)
             }

@@ -49,7 +49,8 @@ impl Read {
         let key = named(kind, &object);
         let problem = |field, reason| Problem { file: String::new(), line: 0, object: key.to_string(), field, reason };
         let object = match admit(&mut object) {
-            Ok(Admitted::Yes(admitted)) if admitted == key => match READ_ONLY.contains(&kind).then(|| observe(&object)) {
+            Ok(Admitted::Yes(admitted)) if admitted == key => match READ_ONLY.contains(&kind).then(|| observe(&object))
+            {
                 Some(Ok(observed)) => Ok(Change::Read(key.clone(), Box::new(observed))),
                 _ => Ok(Change::Upsert(key.clone(), Arc::new(object))),
             },
