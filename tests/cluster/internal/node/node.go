@@ -164,6 +164,8 @@ func kubeletConfig(plan addr.Plan, pki, name, group string, cgroupV1 bool) strin
 		"failSwapOn: false",
 		"enforceNodeAllocatable: []",
 		"evictionHard: {}",
+		// What was imported cannot be pulled again, so a full host disk must not remove it: 100 ends the collection.
+		"imageGCHighThresholdPercent: 100",
 		"maxPods: 200",
 		// Found out in seconds, not minutes, that a node came back or went.
 		"nodeStatusUpdateFrequency: 4s",
