@@ -1,6 +1,9 @@
 //! Local: the workload on whose behalf the proxy acts, and the only door to its network namespace. It must not reach another workload's.
 
-use crate::{http::Upstreams, tunnel::DialFault};
+use crate::{
+    http::Upstreams,
+    tunnel::{DialFault, Open},
+};
 use arc_swap::ArcSwap;
 use mesh_core::{capture::PROXY_MARK, fault::Fault, identity::Identity, mesh::Workload};
 use mesh_sys::{Netns, socket};
@@ -11,7 +14,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::OwnedSemaphorePermit,
     time::{Instant, timeout_at},
 };
 
@@ -20,7 +23,7 @@ use tokio::{
 pub struct Local {
     workload: ArcSwap<Workload>,
     netns: Option<Arc<Netns>>,
-    connections: Arc<Semaphore>,
+    open: Arc<Open>,
     upstreams: Upstreams,
 }
 
@@ -30,7 +33,7 @@ impl Local {
         Arc::new(Self {
             workload: ArcSwap::new(workload),
             netns,
-            connections: Arc::new(Semaphore::new(connections as usize)),
+            open: Open::new(connections),
             upstreams: Upstreams::default(),
         })
     }
@@ -62,7 +65,12 @@ impl Local {
 
     /// Takes one of the workload's connections for as long as the permit lives, so that one pod cannot starve the others.
     pub fn connection(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        self.connections.clone().try_acquire_owned().map_err(|_| Fault::Limit)
+        self.open.place()
+    }
+
+    /// What it has open.
+    pub fn opened(&self) -> &Arc<Open> {
+        &self.open
     }
 
     /// Connects from the workload's namespace. Cancelling it closes the socket.

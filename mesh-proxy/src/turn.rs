@@ -2,8 +2,7 @@
 //! system call, one segment instead of one for each. It must not delay by the clock.
 
 use std::{
-    future::Future,
-    pin::Pin,
+    future::poll_fn,
     task::{Context, Poll, ready},
 };
 
@@ -30,32 +29,18 @@ impl Turn {
     pub fn over(&mut self) {
         self.mine = false;
     }
-}
 
-/// A future that waits for its turn each time it is woken.
-#[derive(Debug)]
-pub struct InTurn<F> {
-    turn: Turn,
-    future: F,
-}
-
-impl<F> InTurn<F> {
-    /// Wraps it.
-    pub fn new(future: F) -> Self {
-        Self { turn: Turn::default(), future }
-    }
-}
-
-impl<F: Future + Unpin> Future for InTurn<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        ready!(self.turn.poll(cx));
-        let polled = Pin::new(&mut self.future).poll(cx);
-        if polled.is_pending() {
-            self.turn.over();
-        }
-        polled
+    /// Polls until ready, each time it is woken in its turn.
+    pub async fn take<T>(&mut self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+        poll_fn(|cx| {
+            ready!(self.poll(cx));
+            let polled = poll(cx);
+            if polled.is_pending() {
+                self.over();
+            }
+            polled
+        })
+        .await
     }
 }
 
@@ -70,7 +55,7 @@ mod tests {
         let (send, mut sent) = unbounded_channel();
         let batches = Arc::new(Mutex::new(Vec::new()));
         let seen = batches.clone();
-        let taker = std::future::poll_fn(move |cx| {
+        let taker = move |cx: &mut Context<'_>| {
             let mut taken = 0;
             let polled = loop {
                 match sent.poll_recv(cx) {
@@ -81,8 +66,8 @@ mod tests {
             };
             seen.lock().unwrap().push(taken);
             polled
-        });
-        let taker = tokio::spawn(InTurn::new(taker));
+        };
+        let taker = tokio::spawn(async move { Turn::default().take(taker).await });
         tokio::spawn(async move {
             for _ in 0..10 {
                 let send = send.clone();

@@ -58,7 +58,7 @@ pub async fn mesh(
             tunnel::lapse(end, || shared.trust.svids().current(&identity).map(|s| s.not_after())).await;
         }
     };
-    let served = server::serve(tls, limits, (&stop, &shared.drain), lapsed, |request, respond| {
+    let served = server::serve(tls, limits, (&stop, &shared.drain), lapsed, local.opened(), |request, respond| {
         let (local, shared, peer) = (local.clone(), shared.clone(), peer.clone());
         if request.method() == Method::CONNECT {
             tokio::spawn(stream_of(request, respond, peer, arrival, local, shared));

@@ -1,14 +1,13 @@
 //! One connection to a peer: dialled within a bound, driven until it is idle, dead or no longer trusted. It must not choose peers.
 
 use super::{
-    DialFault, Lease, Slot,
-    limits::{
-        FRAME, IDLE, READ_AHEAD, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, STREAM_WINDOW, STREAMS, connection_window,
-    },
-    ping,
+    DialFault, Lease, Open, Slot,
+    limits::{FRAME, IDLE, READ_AHEAD, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, STREAMS, connection_window},
+    ping, window,
 };
-use crate::{local::Local, turn::InTurn};
+use crate::{local::Local, turn::Turn};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use h2::client::SendRequest;
 use mesh_core::{decide::HBONE_PORT, fault::Fault, identity::Identity};
 use mesh_tls::{Trust, refusal_of};
@@ -18,7 +17,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
@@ -26,6 +25,7 @@ use std::{
 use tokio::{
     io::BufReader,
     net::TcpStream,
+    sync::Notify,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -35,8 +35,17 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Connection {
     send: SendRequest<Bytes>,
     streams: Arc<AtomicUsize>,
+    window: Arc<Window>,
     /// Cuts it with all its streams.
     cut: CancellationToken,
+}
+
+/// The window of a connection's streams, and who it goes by.
+struct Window {
+    open: Arc<Open>,
+    now: AtomicU32,
+    /// It is to be another.
+    other: Notify,
 }
 
 /// What must be driven for a [`Connection`] to live.
@@ -44,6 +53,7 @@ pub(super) struct Driver {
     connection: h2::client::Connection<TlsStream<BufReader<TcpStream>>, Bytes>,
     pings: h2::PingPong,
     streams: Arc<AtomicUsize>,
+    window: Arc<Window>,
     cut: CancellationToken,
     /// Our own certificate, whose end the connection must not outlive unless there is a newer one.
     not_after: SystemTime,
@@ -71,10 +81,12 @@ pub(super) async fn dial(
     .await
     .map_err(|_| late("TLS"))?
     .map_err(|e| tls_fault(to, e))?;
+    let open = local.opened().clone();
+    let now = open.window();
     let (send, mut connection) = timeout_at(
         deadline,
         h2::client::Builder::new()
-            .initial_window_size(STREAM_WINDOW)
+            .initial_window_size(now)
             .initial_connection_window_size(connection_window(STREAMS as u32))
             .max_frame_size(FRAME)
             .max_send_buffer_size(SEND_BUFFER)
@@ -103,15 +115,18 @@ pub(super) async fn dial(
     }
     let streams = Arc::new(AtomicUsize::new(0));
     let cut = CancellationToken::new();
-    let driver = Driver { connection, pings, streams: streams.clone(), cut: cut.clone(), not_after };
-    Ok((Connection { send, streams, cut }, driver))
+    let window = Arc::new(Window { open, now: now.into(), other: Notify::new() });
+    let driver =
+        Driver { connection, pings, streams: streams.clone(), window: window.clone(), cut: cut.clone(), not_after };
+    Ok((Connection { send, streams, window, cut }, driver))
 }
 
 impl Connection {
     /// A stream slot, if one is free and the peer still takes streams. Never waits.
     pub(super) fn slot(&self) -> Option<Slot> {
         let most = STREAMS.min(self.send.current_max_send_streams());
-        let lease = Lease::take(&self.streams, most)?;
+        let lease = Lease::take(&self.streams, most, &self.window.open)?;
+        self.window.look();
         let mut send = self.send.clone();
         // Ready at once for a fresh handle; an error is a peer that said GOAWAY or is dead.
         match send.poll_ready(&mut Context::from_waker(Waker::noop())) {
@@ -141,18 +156,45 @@ impl Driver {
         trusted: impl Fn() -> Option<SystemTime>,
         leave: impl Fn(),
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let Self { connection, mut pings, streams, cut, not_after } = self;
+        let Self { mut connection, mut pings, streams, window, cut, not_after } = self;
+        let driven = async {
+            let mut turn = Turn::default();
+            loop {
+                tokio::select! {
+                    ended = turn.take(|cx| connection.poll_unpin(cx)) => return ended,
+                    () = window.other.notified() => window.apply(|size| connection.set_initial_window_size(size)),
+                }
+            }
+        };
         let unused = async {
             idle(&streams).await;
             leave();
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            ended = InTurn::new(connection) => ended.map_err(Into::into),
+            ended = driven => ended.map_err(Into::into),
             silent = ping::watch(&mut pings) => Err(silent.into()),
             () = cut.cancelled() => Err("cut: one of its workloads is gone".into()),
             () = unused => Ok(()),
             () = lapse(not_after, trusted) => Err("cut: our certificate has ended and there is no new one".into()),
+        }
+    }
+}
+
+impl Window {
+    /// Called for each new stream.
+    fn look(&self) {
+        if window::change(self.now.load(Ordering::Relaxed), self.open.window()).is_some() {
+            self.other.notify_one();
+        }
+    }
+
+    /// Refused while the peer has not confirmed the last change; the next stream tries again.
+    fn apply<E>(&self, set: impl FnOnce(u32) -> Result<(), E>) {
+        if let Some(size) = window::change(self.now.load(Ordering::Relaxed), self.open.window())
+            && set(size).is_ok()
+        {
+            self.now.store(size, Ordering::Relaxed);
         }
     }
 }

@@ -5,8 +5,15 @@ use std::time::Duration;
 /// Streams that we open on one connection. HBONE peers take 200; half of it leaves room for streams that end on one side only.
 pub const STREAMS: usize = 100;
 
-/// Bytes that a peer may send on one stream before the application reads: half a MiB in flight is 4 Gbit/s at 1 ms.
+/// Bytes that a peer may send on one stream before the application reads, if its pod has not many: half a MiB in flight is 4 Gbit/s at 1 ms.
 pub const STREAM_WINDOW: u32 = 512 * 1024;
+
+/// Bytes that peers may have on their way to all streams of one pod, about, so that a pod that does not read what it is sent cannot take the
+/// memory of the others: 256 streams have the full window each, more share it.
+pub const POD_WINDOWS: usize = 128 * 1024 * 1024;
+
+/// However many they are, a stream has so much: 16 KiB in flight is 600 Mbit/s at 0.2 ms.
+pub const STREAM_WINDOW_MIN: u32 = 16 * 1024;
 
 /// Bytes that a peer may send on all streams of a connection: a full window for each of `streams`, so that applications that do not
 /// read can never keep another stream of the connection from moving.

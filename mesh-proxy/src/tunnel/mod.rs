@@ -8,9 +8,11 @@ mod pool;
 pub mod server;
 mod slot;
 mod stream;
+mod window;
 
 pub(crate) use connection::lapse;
 pub use fault::DialFault;
 pub use pool::{Pool, Way};
 pub use slot::{Lease, Slot};
 pub use stream::{TunnelStream, connect};
+pub use window::Open;

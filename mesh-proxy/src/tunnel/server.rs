@@ -1,18 +1,16 @@
 //! The serving side of a connection between proxies: HTTP/2 streams handed out one by one, within bounds. It must not know what a stream asks for.
 
 use super::{
-    limits::{FRAME, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, SERVER_IDLE, STREAM_WINDOW, connection_window},
-    ping,
+    Open,
+    limits::{FRAME, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, SERVER_IDLE, connection_window},
+    ping, window,
 };
 use crate::turn::Turn;
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::Request;
 use mesh_core::mesh::Limits;
-use std::{
-    future::{Future, poll_fn},
-    task::ready,
-};
+use std::future::Future;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Duration, Instant, sleep_until, timeout},
@@ -46,16 +44,18 @@ pub enum Ended {
 const RELEASED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Serves streams by `each` until the peer leaves. `stop`: say GOAWAY and let living streams finish; `drain`: likewise, but within
-/// `limits.drain`. `lapsed` ends when the connection has outlived what it trusts. Cancelling it resets all streams.
+/// `limits.drain`. `lapsed` ends when the connection has outlived what it trusts; `open` is whose windows it shares. Cancelling it resets all streams.
 pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     io: T,
     limits: &Limits,
     (stop, drain): (&CancellationToken, &CancellationToken),
     lapsed: impl Future<Output = ()>,
+    open: &Open,
     mut each: impl FnMut(Request<RecvStream>, SendResponse<Bytes>),
 ) -> Result<(), Ended> {
+    let mut size = open.window();
     let handshake = h2::server::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
+        .initial_window_size(size)
         .initial_connection_window_size(connection_window(limits.streams_per_connection))
         .max_concurrent_streams(limits.streams_per_connection)
         .max_header_list_size(limits.header_bytes)
@@ -84,7 +84,7 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     let mut timer = std::pin::pin!(sleep_until(Instant::now() + limits.handshake));
     loop {
         tokio::select! {
-            stream = next(&mut connection, &mut turn) => match stream {
+            stream = turn.take(|cx| connection.poll_accept(cx)) => match stream {
                 None => return Ok(()),
                 Some(Err(e)) => return Err(Ended::Http(e)),
                 Some(Ok((request, respond))) => {
@@ -95,6 +95,12 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
                         stage = Stage::Used;
                     }
                     each(request, respond);
+                    // Refused while the peer has not confirmed the last change; the next stream tries again.
+                    if let Some(other) = window::change(size, open.window())
+                        && connection.set_initial_window_size(other).is_ok()
+                    {
+                        size = other;
+                    }
                 }
             },
             gone = &mut silent => return Err(gone.into()),
@@ -127,24 +133,6 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-type Stream = (Request<RecvStream>, SendResponse<Bytes>);
-
-/// The next stream; meanwhile drives the connection, each time it is woken in its turn.
-async fn next<T: AsyncRead + AsyncWrite + Unpin>(
-    connection: &mut h2::server::Connection<T, Bytes>,
-    turn: &mut Turn,
-) -> Option<Result<Stream, h2::Error>> {
-    poll_fn(|cx| {
-        ready!(turn.poll(cx));
-        let accepted = connection.poll_accept(cx);
-        if accepted.is_pending() {
-            turn.over();
-        }
-        accepted
-    })
-    .await
-}
-
 /// Where a connection is in its life; the timer means something else in each.
 #[derive(Clone, Copy, PartialEq)]
 enum Stage {
@@ -160,8 +148,9 @@ enum Stage {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::limits::*, *};
     use http::{Response, StatusCode};
+    use std::future::poll_fn;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     /// A frame (RFC 9113 §4.1) of a stream.
@@ -197,7 +186,7 @@ mod tests {
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 respond.send_response(response, true).unwrap();
             };
-            serve(io, &limits, (&never, &never), std::future::pending(), refuse).await
+            serve(io, &limits, (&never, &never), std::future::pending(), &Open::new(100), refuse).await
         });
         peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         peer.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
@@ -216,5 +205,51 @@ mod tests {
                 peer.write_all(&frame(DATA, 0, stream - 2 * 1200, b"late")).await.unwrap();
             }
         }
+    }
+
+    /// What a client may send on a new stream, asked until it is `wanted`.
+    async fn window_becomes(send: &h2::client::SendRequest<Bytes>, wanted: u32) {
+        for _ in 0..1000 {
+            let request = Request::post("https://peer/").body(()).unwrap();
+            let mut send = send.clone().ready().await.unwrap();
+            let (response, mut body) = send.send_request(request, false).unwrap();
+            body.reserve_capacity(2 * STREAM_WINDOW as usize);
+            // Capacity comes in parts.
+            let mut got = 0;
+            while let Ok(Some(Ok(now))) = timeout(Duration::from_millis(20), poll_fn(|cx| body.poll_capacity(cx))).await
+            {
+                got = now;
+            }
+            body.send_reset(h2::Reason::CANCEL);
+            drop(response);
+            if got == wanted as usize {
+                return;
+            }
+        }
+        panic!("a stream's window does not become {wanted}");
+    }
+
+    #[tokio::test]
+    async fn streams_of_a_pod_that_has_much_open_get_smaller_windows_until_it_has_little() {
+        let open = Open::new(20_000);
+        let (near, far) = tokio::io::duplex(1024 * 1024);
+        let served = open.clone();
+        tokio::spawn(async move {
+            let stay = CancellationToken::new();
+            let mut kept = Vec::new();
+            let keep = |request, respond| kept.push((request, respond));
+            serve(far, &Limits::default(), (&stay, &stay), std::future::pending(), &served, keep).await
+        });
+        let (send, connection) = h2::client::Builder::new()
+            .max_send_buffer_size(2 * STREAM_WINDOW as usize)
+            .handshake::<_, Bytes>(near)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        window_becomes(&send, STREAM_WINDOW).await;
+        let many: Vec<_> = (0..20_000).map(|_| open.place().unwrap()).collect();
+        window_becomes(&send, STREAM_WINDOW_MIN).await;
+        drop(many);
+        window_becomes(&send, STREAM_WINDOW).await;
     }
 }

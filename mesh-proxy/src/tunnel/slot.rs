@@ -1,5 +1,6 @@
 //! A ready stream slot of a pooled connection, and the count of streams in use. It must not outlive its stream.
 
+use super::Open;
 use bytes::Bytes;
 use h2::{
     SendStream,
@@ -22,6 +23,7 @@ pub struct Slot {
 #[derive(Debug)]
 pub struct Lease {
     streams: Arc<AtomicUsize>,
+    open: Arc<Open>,
 }
 
 impl Slot {
@@ -42,16 +44,17 @@ impl Slot {
 
 impl Lease {
     /// Takes one of `most` streams, if one is free.
-    pub(super) fn take(streams: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        streams
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| (used < most).then_some(used + 1))
-            .ok()
-            .map(|_| Self { streams: streams.clone() })
+    pub(super) fn take(streams: &Arc<AtomicUsize>, most: usize, open: &Arc<Open>) -> Option<Self> {
+        let more = |used| (used < most).then_some(used + 1);
+        streams.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        open.stream_begins();
+        Some(Self { streams: streams.clone(), open: open.clone() })
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.streams.fetch_sub(1, Ordering::AcqRel);
+        self.open.stream_ended();
     }
 }
