@@ -75,9 +75,9 @@ func (n Node) Curl(url string) (Answer, error) {
 }
 
 // NextAddress makes the node's address plugin give out these addresses next, as soon as they are free. The plugin itself
-// goes round its whole range first, and by then nobody remembers who had an address; so the node forgets its neighbours of
-// these, which nothing would tell it of for up to a minute: the first frame of a new pod is lost to a bridge whose port is
-// not up yet.
+// goes round its whole range first, and by then nobody remembers who had an address; so the node and its pods forget their
+// neighbours of these, which nothing would tell them of for up to a minute: the first frame of a new pod is lost to a bridge
+// whose port is not up yet.
 func (n Node) NextAddress(addresses []string) {
 	n.c.t.Helper()
 	for i, address := range addresses {
@@ -95,5 +95,6 @@ func (n Node) NextAddress(addresses []string) {
 			family = "-6"
 		}
 		n.Run("ip", family, "neigh", "flush", "to", address)
+		n.Run("ip", "-all", "netns", "exec", "ip", family, "neigh", "flush", "to", address)
 	}
 }
