@@ -5,7 +5,7 @@ use super::say;
 use crate::fault::chain;
 use mesh_sys::{address, descriptors, socket};
 use mesh_wire::{
-    cni::{Broken, HEADER, frame, length, parse},
+    cni::{Broken, frame, length, parse},
     holder::{
         Complete, FromHolder, Hello, HostAddresses, Listener, Others, PROTOCOL, ToHolder, from_holder::Message as Say,
         to_holder::Message as Heard,
@@ -223,20 +223,12 @@ fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// A stream that failed in the middle of a frame is of no more use: both directions end, and with them its reader.
 fn send(stream: &UnixStream, message: Say, socket: Option<&TcpListener>) -> Result<(), Broken> {
-    let bytes = frame(&FromHolder { message: Some(message) })?;
-    descriptors::send_all(stream, &bytes, socket.map(AsFd::as_fd)).map_err(|error| {
-        let _ = stream.shutdown(std::net::Shutdown::Both);
-        Broken::Stream(error)
-    })
+    Ok(descriptors::send_frame(stream, &frame(&FromHolder { message: Some(message) })?, socket.map(AsFd::as_fd))?)
 }
 
 fn receive(stream: &UnixStream) -> Result<(Option<Heard>, Option<OwnedFd>), Broken> {
-    let mut header = [0; HEADER];
-    let descriptor = descriptors::receive_exact(stream, &mut header).map_err(Broken::Stream)?;
-    let mut body = vec![0; length(header)?];
-    descriptors::receive_exact(stream, &mut body).map_err(Broken::Stream)?;
+    let (body, descriptor) = descriptors::receive_frame(stream, length)?;
     Ok((parse::<ToHolder>(&body)?.message, descriptor))
 }
 

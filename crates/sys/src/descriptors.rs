@@ -12,6 +12,7 @@ use std::{
     fs,
     io::{self, IoSlice, IoSliceMut, Write},
     mem::MaybeUninit,
+    net::Shutdown,
     os::{
         fd::{BorrowedFd, OwnedFd},
         unix::{
@@ -67,7 +68,7 @@ pub fn receive(socket: &UnixStream, bytes: &mut [u8]) -> io::Result<(usize, Opti
 }
 
 /// Fills `bytes`, and gives the descriptor that was attached to any of them. Zero bytes before the first are an end of file.
-pub fn receive_exact(socket: &UnixStream, bytes: &mut [u8]) -> io::Result<Option<OwnedFd>> {
+fn receive_exact(socket: &UnixStream, bytes: &mut [u8]) -> io::Result<Option<OwnedFd>> {
     let (mut got, mut descriptor) = (0, None);
     while got < bytes.len() {
         let (n, fd) = receive(socket, &mut bytes[got..])?;
@@ -81,12 +82,31 @@ pub fn receive_exact(socket: &UnixStream, bytes: &mut [u8]) -> io::Result<Option
 }
 
 /// Sends all of `bytes`, the descriptor, if any, with the first of them.
-pub fn send_all(mut socket: &UnixStream, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+fn send_all(mut socket: &UnixStream, bytes: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let sent = match descriptor {
         Some(descriptor) => send(socket, bytes, descriptor)?,
         None => 0,
     };
     socket.write_all(&bytes[sent..])
+}
+
+/// Sends a frame. A stream that failed in the middle of one is of no more use: both its directions end, and with them its reader.
+pub fn send_frame(socket: &UnixStream, frame: &[u8], descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    send_all(socket, frame, descriptor).inspect_err(|_| {
+        let _ = socket.shutdown(Shutdown::Both);
+    })
+}
+
+/// Receives a frame's body, with the descriptor that came with its header. `length`: how many bytes follow a header of `H` bytes.
+pub fn receive_frame<const H: usize, E: From<io::Error>>(
+    socket: &UnixStream,
+    length: impl FnOnce([u8; H]) -> Result<usize, E>,
+) -> Result<(Vec<u8>, Option<OwnedFd>), E> {
+    let mut header = [0; H];
+    let descriptor = receive_exact(socket, &mut header)?;
+    let mut body = vec![0; length(header)?];
+    receive_exact(socket, &mut body)?;
+    Ok((body, descriptor))
 }
 
 /// Whether the process at the other end is root's (of this user namespace), as the kernel wrote down when it connected or listened.

@@ -24,7 +24,7 @@ pub const MESSAGE_MAX: usize = 512 * 1024;
 pub enum Broken {
     /// The stream failed, ended early or timed out.
     #[error("cni hand-over: stream broke")]
-    Stream(#[source] io::Error),
+    Stream(#[from] io::Error),
     /// The peer announced, or we would send, more than [`MESSAGE_MAX`].
     #[error("cni hand-over: message of {0} bytes is over the limit of {MESSAGE_MAX}")]
     TooLong(usize),

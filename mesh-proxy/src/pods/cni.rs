@@ -8,7 +8,7 @@ use super::{
 use mesh_core::name::NsName;
 use mesh_sys::{Netns, descriptors};
 use mesh_wire::cni::{
-    self, Broken, Error, HEADER, Ok as Fine, PROTOCOL, Request, Response, request::Command, response::Result as Said,
+    self, Broken, Error, Ok as Fine, PROTOCOL, Request, Response, request::Command, response::Result as Said,
 };
 use std::{
     fs, io,
@@ -132,10 +132,7 @@ fn receive(stream: UnixStream) -> Result<(UnixStream, Request, Option<OwnedFd>),
         stream.set_write_timeout(Some(EXCHANGE))
     };
     prepare().map_err(Broken::Stream)?;
-    let mut header = [0; HEADER];
-    let descriptor = descriptors::receive_exact(&stream, &mut header).map_err(Broken::Stream)?;
-    let mut body = vec![0; cni::length(header)?];
-    descriptors::receive_exact(&stream, &mut body).map_err(Broken::Stream)?;
+    let (body, descriptor) = descriptors::receive_frame(&stream, cni::length)?;
     Ok((stream, cni::parse(&body)?, descriptor))
 }
 

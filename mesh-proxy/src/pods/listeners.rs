@@ -6,7 +6,7 @@
 use crate::{fault::chain, local::Local};
 use mesh_sys::{NetnsId, descriptors, socket};
 use mesh_wire::{
-    cni::{Broken, HEADER, frame, length, parse},
+    cni::{Broken, frame, length, parse},
     holder::{
         FromHolder, Hello, Listener, PROTOCOL, Serving, ToHolder, from_holder::Message as Heard,
         to_holder::Message as Say,
@@ -234,19 +234,11 @@ fn named((netns, port): Key) -> Listener {
     Listener { device: netns.device, inode: netns.inode, port: port.into() }
 }
 
-/// A stream that failed in the middle of a frame is of no more use: both directions end, and with them its reader.
 fn send(stream: &UnixStream, message: Say, socket: Option<&TcpListener>) -> Result<(), Broken> {
-    let bytes = frame(&ToHolder { message: Some(message) })?;
-    descriptors::send_all(stream, &bytes, socket.map(AsFd::as_fd)).map_err(|error| {
-        let _ = stream.shutdown(std::net::Shutdown::Both);
-        Broken::Stream(error)
-    })
+    Ok(descriptors::send_frame(stream, &frame(&ToHolder { message: Some(message) })?, socket.map(AsFd::as_fd))?)
 }
 
 fn receive(stream: &UnixStream) -> Result<(Option<Heard>, Option<OwnedFd>), Broken> {
-    let mut header = [0; HEADER];
-    let descriptor = descriptors::receive_exact(stream, &mut header).map_err(Broken::Stream)?;
-    let mut body = vec![0; length(header)?];
-    descriptors::receive_exact(stream, &mut body).map_err(Broken::Stream)?;
+    let (body, descriptor) = descriptors::receive_frame(stream, length)?;
     Ok((parse::<FromHolder>(&body)?.message, descriptor))
 }
