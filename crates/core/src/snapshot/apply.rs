@@ -13,6 +13,7 @@ use crate::{
     retry::Budget,
     route::{Bucket, CompiledRoute, CompiledStream, RuleIndex, StreamIndex, by_age},
 };
+use smallvec::SmallVec;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
@@ -276,7 +277,8 @@ impl Snapshot {
         }
     }
 
-    /// The endpoints of its ports are to be merged anew, when somebody asks.
+    /// The endpoints of its ports are to be merged anew: at once where somebody asked for them before, so that no request has to do it; else
+    /// when somebody first asks.
     fn compile_endpoints(&mut self, id: &ServiceId) {
         let Some(entry) = self.services.get(id) else { return };
         let ports = entry.service.as_ref().map_or(&[][..], |s| &s.ports);
@@ -285,8 +287,13 @@ impl Snapshot {
             ports.iter().map(|p| (p.number, of(p.number).map(Endpoints::changed).unwrap_or_default())).collect();
         let entry = self.service_mut(id);
         entry.ports.iter_mut().for_each(|p| p.endpoints = None);
+        let mut asked: SmallVec<[u16; 4]> = SmallVec::new();
         for (number, endpoints) in changed {
+            asked.extend(endpoints.was_asked_for().then_some(number));
             entry.port_mut(number).endpoints = Some(endpoints);
+        }
+        for number in asked {
+            self.endpoints(id, number);
         }
     }
 

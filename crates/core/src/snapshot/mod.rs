@@ -19,10 +19,14 @@ use crate::{
 };
 use claims::Claims;
 use endpoints::{Behind, merge};
+use foldhash::fast::RandomState;
 use gateway::GatewayEntry;
-use imbl::{HashMap, OrdMap};
+use imbl::{GenericHashMap, OrdMap, shared_ptr::DefaultSharedPtr};
 use service::{PortEntry, ServiceEntry};
 use std::{net::IpAddr, sync::Arc};
+
+/// Keys come from config, so nobody chooses them to collide.
+type HashMap<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 
 /// What one proxy knows at one moment. A connection keeps one; a request takes the newest for its routes.
 ///

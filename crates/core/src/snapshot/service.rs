@@ -50,6 +50,11 @@ impl Endpoints {
         Self { merged: OnceLock::new(), before: self.merged.get().or(self.before.as_ref()).cloned() }
     }
 
+    /// Whether somebody asked for those before the last change, and so will ask again.
+    pub(super) fn was_asked_for(&self) -> bool {
+        self.before.is_some()
+    }
+
     /// The endpoints, by `merge` of those before if nobody asked yet.
     pub(super) fn get(&self, merge: impl FnOnce(Option<&EndpointSet>) -> EndpointSet) -> &Arc<EndpointSet> {
         self.merged.get_or_init(|| Arc::new(merge(self.before.as_deref())))
