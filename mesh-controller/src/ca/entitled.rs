@@ -94,7 +94,6 @@ impl Entitled {
     }
 
     /// The lifetime that a proxy gets for an identity, or why it does not get it.
-    #[expect(clippy::result_large_err, reason = "a refusal names proxy and identity, is rare, and ends in a log line")]
     pub fn lifetime(&self, proxy: &ProxyName, identity: &Identity) -> Result<Duration, NotEntitled> {
         let settings = self.settings.as_ref().ok_or(NotEntitled::NotYet)?;
         let (proxy, identity) = (proxy.clone(), identity.clone());
