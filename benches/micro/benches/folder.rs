@@ -127,7 +127,7 @@ impl Chain {
     }
 
     /// From what the folder says to the snapshot of the next request.
-    fn apply(&mut self, batch: &Batch) -> Arc<Snapshot> {
+    fn apply(&mut self, batch: Batch) -> Arc<Snapshot> {
         let planned = self.planner.apply(batch.changes.into_iter().map(|c| Change::read(c).expect("it was admitted")));
         let upserts: Vec<Resource> = planned.resources.into_values().map(|r| r.expect("nothing was removed")).collect();
         let changed = self.mesh.apply(&NodeDelta { upserts, removes: vec![] });
@@ -171,7 +171,7 @@ fn edits(c: &mut Criterion) {
                         save(chain.folder.path(), &file, &text(edit));
                         let batch = chain.observe();
                         let observed = Instant::now();
-                        let after = chain.apply(&batch);
+                        let after = chain.apply(batch);
                         spent += if from_save { saved.elapsed() } else { observed.elapsed() };
                         assert!(!Arc::ptr_eq(&before, &after), "the edit is live");
                     }
