@@ -69,7 +69,7 @@ pub type Phases = BTreeMap<String, Shown>;
 pub struct Shown {
     /// How far it is.
     pub phase: Phase,
-    /// Connections that are carried for it, also those that outlive its release; at most [`LOOK`] old.
+    /// Connections that are carried for it, also those that outlive its release; at most `LOOK` old.
     pub connections: usize,
 }
 
