@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`refusal`] says what can be wrong with a peer, [`leaf`] and [`verify`] find it out, [`peer`] is the proof that nothing was;
 //! [`svid`] is our own side, [`svids`] keeps it fresh, [`trust`] turns it into TLS configs; [`gateway`] is TLS towards the outside;
-//! [`x509`] is the authority of the controller.
+//! [`x509`] is the authority of the controller; [`unverified`] is for who asks a server without minding who it is.
 
 pub mod gateway;
 pub mod leaf;
@@ -13,6 +13,7 @@ pub mod store;
 pub mod svid;
 pub mod svids;
 pub mod trust;
+pub mod unverified;
 pub mod verify;
 pub mod x509;
 

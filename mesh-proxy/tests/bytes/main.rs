@@ -3,6 +3,5 @@
 
 mod probes;
 mod rotation;
-mod trusting;
 mod tunnel;
 mod world;

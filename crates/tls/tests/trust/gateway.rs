@@ -5,10 +5,8 @@ use mesh_core::name::NsName;
 use mesh_tls::gateway::{ListenerCertificates, Offer, check, server_config};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
+    RootCertStore,
     pki_types::{CertificateDer, ServerName},
-    version::{TLS12, TLS13},
 };
 use std::{net::Ipv4Addr, sync::Arc};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,12 +30,8 @@ async fn answers(
     let address = listener.local_addr().unwrap();
     let mut roots = RootCertStore::empty();
     known.iter().for_each(|c| roots.add(CertificateDer::from(c.chain[0].to_vec())).unwrap());
-    let mut client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&TLS12, &TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyName))
-        .with_no_client_auth();
+    // The test compares the certificate itself.
+    let mut client = mesh_tls::unverified::client().with_no_client_auth();
     client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let name = match sni {
         Some(sni) => ServerName::try_from(sni.to_owned()).unwrap(),
@@ -131,50 +125,4 @@ async fn one_bad_certificate_takes_no_other_down() {
         );
     }
     assert_eq!(answers(&tls.config, Some("z.example"), &[good]).await.unwrap().0, "good");
-}
-
-/// Checks signatures, not names: the test compares the certificate itself.
-#[derive(Debug)]
-struct AnyName;
-
-impl rustls::client::danger::ServerCertVerifier for AnyName {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        m: &[u8],
-        c: &CertificateDer<'_>,
-        d: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            m,
-            c,
-            d,
-            &aws_lc_rs::default_provider().signature_verification_algorithms,
-        )
-    }
-    fn verify_tls13_signature(
-        &self,
-        m: &[u8],
-        c: &CertificateDer<'_>,
-        d: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            m,
-            c,
-            d,
-            &aws_lc_rs::default_provider().signature_verification_algorithms,
-        )
-    }
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
