@@ -1,6 +1,6 @@
 //! Body: the bodies that pass through the proxy, as one type. It must not buffer; `upload` does, within bounds.
 
-use super::{mirror::MirrorBody, plain::Lent, upload::UploadReader};
+use super::{mirror::MirrorBody, plain::Pooled, upload::UploadReader};
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http_body::{Frame, SizeHint};
@@ -21,7 +21,7 @@ pub enum Body {
     /// One chunk that is here already.
     Full(Bytes),
     /// From an h1 or h2 client of ours, or from an application; the latter comes with the connection that it is read from.
-    Incoming(Incoming, Option<Lent>),
+    Incoming(Incoming, Option<Pooled>),
     /// A native HTTP/2 stream between proxies.
     Native(Native),
     /// A request body with its counters, replay buffer and mirrors.
@@ -65,12 +65,12 @@ impl http_body::Body for Body {
             Self::Incoming(incoming, None) => {
                 Pin::new(incoming).poll_frame(cx).map(|next| next.map(|frame| frame.map_err(BodyError::Hyper)))
             }
-            Self::Incoming(incoming, lent) => {
-                let frame = ready!(lent.as_mut().map_or(Poll::Ready(None), |lent| lent.poll_frame(incoming, cx)));
+            Self::Incoming(incoming, pooled) => {
+                let frame = ready!(pooled.as_mut().map_or(Poll::Ready(None), |pooled| pooled.poll_frame(incoming, cx)));
                 if frame.is_none()
-                    && let Some(lent) = lent.take()
+                    && let Some(pooled) = pooled.take()
                 {
-                    lent.reusable();
+                    pooled.reusable();
                 }
                 Poll::Ready(frame)
             }
@@ -105,11 +105,11 @@ impl http_body::Body for Body {
 impl Drop for Body {
     fn drop(&mut self) {
         // Whoever knows the length stops reading at the last byte and never sees the end: that body is whole too.
-        if let Self::Incoming(incoming, lent) = self
+        if let Self::Incoming(incoming, pooled) = self
             && http_body::Body::is_end_stream(incoming)
-            && let Some(lent) = lent.take()
+            && let Some(pooled) = pooled.take()
         {
-            lent.reusable();
+            pooled.reusable();
         }
     }
 }

@@ -1,20 +1,19 @@
 //! Plain: pooled HTTP connections to applications, made inside the workload's network namespace. It must not encrypt or choose endpoints.
 
 mod fault;
-mod one;
+mod http1;
 mod pool;
 
 pub(super) use fault::{fault_of, fault_of_native};
-pub use pool::Lent;
+pub use pool::Pooled;
 
 use super::{body::Body, gathered::Gathered, outgoing::Protocol};
 use crate::{local::Local, tunnel::DialFault};
 use http::{Method, Request, Response};
 use http_body::Body as _;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{http1 as hyper_http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_core::{fault::Fault, mesh::Limits, name::Text};
-use one::One;
 use pool::{Key, Pool};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -76,19 +75,19 @@ impl Upstreams {
         let waiting = self.pool.waiting(&key);
         loop {
             let mut spare = None;
-            let (mut one, reused) = match waiting.take() {
+            let (mut connection, reused) = match waiting.take() {
                 Some(idle) => {
                     if idle.since.elapsed() > MAYBE_CLOSING && is_repeatable(&request) {
                         spare = Some(copy(&request));
                     }
-                    (idle.one, true)
+                    (idle.connection, true)
                 }
                 None => (Box::pin(dial_http1(local, key.address, limits)).await?, false),
             };
-            match one.send(request).await {
+            match connection.send(request).await {
                 Ok(response) => {
-                    let lent = Lent::one(waiting, one);
-                    return Ok(response.map(|body| received(body, lent)));
+                    let pooled = Pooled::http1(waiting, connection);
+                    return Ok(response.map(|body| received(body, pooled)));
                 }
                 Err(mut error) => match error.take_message().or(spare) {
                     Some(again) if reused => request = again,
@@ -117,8 +116,8 @@ impl Upstreams {
             };
             match shared.sender.try_send_request(request).await {
                 Ok(response) => {
-                    let lent = Lent::stream(stream);
-                    return Ok(response.map(|body| received(body, lent)));
+                    let pooled = Pooled::http2(stream);
+                    return Ok(response.map(|body| received(body, pooled)));
                 }
                 Err(mut error) => match error.take_message() {
                     Some(again) if reused => request = again,
@@ -130,12 +129,12 @@ impl Upstreams {
 }
 
 /// A response body that gives its connection back. An empty one does so at once.
-fn received(body: hyper::body::Incoming, lent: Lent) -> Body {
+fn received(body: hyper::body::Incoming, pooled: Pooled) -> Body {
     if body.is_end_stream() {
-        lent.reusable();
+        pooled.reusable();
         return Body::Empty;
     }
-    Body::Incoming(body, Some(lent))
+    Body::Incoming(body, Some(pooled))
 }
 
 /// RFC 9110 §9.2.2: a proxy may repeat an idempotent request by itself when the connection was closed under it.
@@ -153,14 +152,14 @@ fn copy(request: &Request<Body>) -> Request<Body> {
     copy
 }
 
-async fn dial_http1(local: &Local, address: SocketAddr, limits: &Limits) -> Result<Box<One>, DialFault> {
+async fn dial_http1(local: &Local, address: SocketAddr, limits: &Limits) -> Result<Box<http1::Connection>, DialFault> {
     let stream = local.connect(address, Instant::now() + limits.handshake).await?;
-    let (sender, driver) = http1::Builder::new()
+    let (sender, driver) = hyper_http1::Builder::new()
         .max_buf_size((limits.header_bytes as usize).max(H1_BUFFER_MIN))
         .handshake(TokioIo::new(Gathered(stream)))
         .await
         .map_err(fault_of)?;
-    Ok(One::new(address, sender, driver))
+    Ok(http1::Connection::new(address, sender, driver))
 }
 
 async fn dial_http2(

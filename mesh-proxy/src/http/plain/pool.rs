@@ -1,6 +1,6 @@
 //! The plain connections that wait for their next request, and the streams in use of shared ones. It must not dial.
 
-use super::one::{One, Rest};
+use super::http1::{AfterUse, Connection};
 use crate::http::body::{Body, BodyError};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -61,23 +61,26 @@ pub(super) struct Waiting(Mutex<Vec<Idle>>);
 /// A connection that waits.
 #[derive(Debug)]
 pub(super) struct Idle {
-    pub(super) one: Box<One>,
+    pub(super) connection: Box<Connection>,
     pub(super) since: Instant,
 }
 
+/// An HTTP/2 connection that many share.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub(super) sender: http2::SendRequest<Body>,
     streams: Arc<AtomicUsize>,
+    /// Since when it has no stream, as far as somebody looked.
+    unused: Option<Instant>,
 }
 
 /// The connection that a response comes on; it goes back to its pool when the response is through.
 #[derive(Debug)]
-pub struct Lent(Held);
+pub struct Pooled(InUse);
 
 #[derive(Debug)]
-enum Held {
-    Http1(Arc<Waiting>, Box<One>),
+enum InUse {
+    Http1(Arc<Waiting>, Box<Connection>),
     Http2(#[expect(dead_code, reason = "held for its drop")] Stream),
 }
 
@@ -91,13 +94,13 @@ impl Drop for Stream {
     }
 }
 
-impl Lent {
-    pub(super) fn one(from: Arc<Waiting>, one: Box<One>) -> Self {
-        Self(Held::Http1(from, one))
+impl Pooled {
+    pub(super) fn http1(from: Arc<Waiting>, connection: Box<Connection>) -> Self {
+        Self(InUse::Http1(from, connection))
     }
 
-    pub(super) fn stream(stream: Stream) -> Self {
-        Self(Held::Http2(stream))
+    pub(super) fn http2(stream: Stream) -> Self {
+        Self(InUse::Http2(stream))
     }
 
     /// The next frame of the response body.
@@ -107,23 +110,23 @@ impl Lent {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
-            Held::Http1(_, one) => one.poll_frame(body, cx),
-            Held::Http2(_) => Pin::new(body).poll_frame(cx).map(|next| next.map(|f| f.map_err(BodyError::Hyper))),
+            InUse::Http1(_, connection) => connection.poll_frame(body, cx),
+            InUse::Http2(_) => Pin::new(body).poll_frame(cx).map(|next| next.map(|f| f.map_err(BodyError::Hyper))),
         }
     }
 
     /// The response was read to its end. Dropping it otherwise closes an HTTP/1.1 connection.
     pub fn reusable(self) {
-        let Held::Http1(from, one) = self.0 else { return };
-        match one.rest() {
-            Rest::Idle(one) => from.keep(one),
-            Rest::Ended => {}
-            Rest::Busy(mut one) => {
+        let InUse::Http1(from, connection) = self.0 else { return };
+        match connection.after_use() {
+            AfterUse::Idle(connection) => from.keep(connection),
+            AfterUse::Ended => {}
+            AfterUse::Busy(mut connection) => {
                 // None: the process ends.
                 let Ok(runtime) = Handle::try_current() else { return };
                 runtime.spawn(async move {
-                    if one.settle().await {
-                        from.keep(one);
+                    if connection.settle().await {
+                        from.keep(connection);
                     }
                 });
             }
@@ -137,20 +140,20 @@ impl Waiting {
         self.0.lock().pop().filter(|idle| idle.since.elapsed() < IDLE)
     }
 
-    fn keep(&self, one: Box<One>) {
+    fn keep(&self, connection: Box<Connection>) {
         let mut idle = self.0.lock();
         if idle.len() < IDLE_PER_ADDRESS {
-            idle.push(Idle { one, since: Instant::now() });
+            idle.push(Idle { connection, since: Instant::now() });
         }
     }
 
     /// Takes out what is too old or closed.
-    fn sweep(&self, now: Instant, closed: &mut Vec<Rest>) {
+    fn sweep(&self, now: Instant, closed: &mut Vec<AfterUse>) {
         let mut waiting = self.0.lock();
-        for Idle { one, since } in std::mem::take(&mut *waiting) {
-            match one.rest() {
-                Rest::Idle(one) if now - since < IDLE => waiting.push(Idle { one, since }),
-                rest => closed.push(rest),
+        for Idle { connection, since } in std::mem::take(&mut *waiting) {
+            match connection.after_use() {
+                AfterUse::Idle(connection) if now - since < IDLE => waiting.push(Idle { connection, since }),
+                other => closed.push(other),
             }
         }
     }
@@ -176,7 +179,7 @@ impl Pool {
 
     pub(super) fn add(self: &Arc<Self>, key: Key, sender: http2::SendRequest<Body>) -> (Shared, Stream) {
         let streams = Arc::new(AtomicUsize::new(1));
-        let shared = Shared { sender, streams: streams.clone() };
+        let shared = Shared { sender, streams: streams.clone(), unused: None };
         let mut connections = self.connections.lock();
         connections.http2.entry(key).or_default().push(shared.clone());
         self.look_after(&mut connections);
@@ -204,7 +207,8 @@ impl Pool {
             Arc::strong_count(waiting) > 1 || !waiting.0.lock().is_empty()
         });
         connections.http2.retain(|_, shared| {
-            shared.retain(|s| !s.sender.is_closed());
+            // Its end is told to the application as soon as nobody can send on it any more.
+            shared.retain_mut(|s| !s.sender.is_closed() && s.unused_for(now) < IDLE);
             !shared.is_empty()
         });
         connections.swept = !connections.http1.is_empty() || !connections.http2.is_empty();
@@ -230,6 +234,15 @@ async fn sweep(pool: Weak<Pool>) {
 }
 
 impl Shared {
+    /// How long it has had no stream.
+    fn unused_for(&mut self, now: Instant) -> Duration {
+        if self.streams.load(Ordering::Relaxed) > 0 {
+            self.unused = None;
+            return Duration::ZERO;
+        }
+        now - *self.unused.get_or_insert(now)
+    }
+
     fn stream(&self) -> Option<Stream> {
         let take = |used: usize| (used < STREAMS).then_some(used + 1);
         self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;

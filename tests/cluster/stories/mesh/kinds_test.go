@@ -9,33 +9,40 @@ import (
 	"heddle.test/cluster/internal/programs"
 )
 
-// strictServer is a pod of a meshed namespace that takes nothing but mutual TLS, and its URL by address.
-func strictServer(c *cluster.Cluster, ns string) (cluster.Pod, string) {
-	server := c.Probe(ns, "server", "node1")
-	return server, cluster.URL(server.IPs()[0], "8080")
+// withStrictServer is a meshed namespace with a server that takes nothing but mutual TLS, and the server's URL by address.
+func withStrictServer(t *testing.T, name string) (c *cluster.Cluster, ns string, server cluster.Pod, url string) {
+	c = cluster.Use(t)
+	c.MeshReady()
+	ns = c.Namespace(name, cluster.Enabled)
+	server = c.Probe(ns, "server", "node1")
+	return c, ns, server, cluster.URL(server.IPs()[0], "8080")
+}
+
+// onNode2 starts a pod there, with these fields of its spec beside, and waits until it is ready.
+func onNode2(c *cluster.Cluster, ns, name, spec string) cluster.Pod {
+	c.Apply(fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, namespace: %s}
+spec:
+  nodeSelector: {kubernetes.io/hostname: node2}
+%s`, name, ns, spec))
+	pod := c.PodNamed(ns, name)
+	pod.WaitReady()
+	return pod
 }
 
 // A pod on the node's network has no namespace of its own that could be captured: it is no part of the mesh, whatever
 // its namespace's label says. It starts, it is reached as any server outside, and strict pods refuse it.
 func TestAPodOnTheHostsNetworkIsOutsideTheMesh(t *testing.T) {
-	c := cluster.Use(t)
-	c.MeshReady()
-	ns := c.Namespace("host", cluster.Enabled)
-	_, strict := strictServer(c, ns)
+	c, ns, _, strict := withStrictServer(t, "host")
 	friend := c.Probe(ns, "friend", "node1")
-	c.Apply(fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: on-host, namespace: %s}
-spec:
+	pod := onNode2(c, ns, "on-host", fmt.Sprintf(`
   hostNetwork: true
-  nodeSelector: {kubernetes.io/hostname: node2}
   terminationGracePeriodSeconds: 1
   containers:
   - {name: probe, image: %q, imagePullPolicy: IfNotPresent, args: [serve, -port, "18080"], readinessProbe: {httpGet: {path: /, port: 18080}, periodSeconds: 1}}
-`, ns, programs.ProbeImage))
-	pod := c.PodNamed(ns, "on-host")
-	pod.WaitReady()
+`, programs.ProbeImage))
 	friend.Reaches(strict)
 	refused(t, c, pod, strict)
 	if got := friend.Reaches(cluster.URL(pod.IPs()[0], "18080")); got.Status != 200 {
@@ -46,10 +53,7 @@ spec:
 // An init container runs after the rules are there, and what it asks is meshed like all else. A Job's pod ends by itself:
 // nothing of the mesh keeps it from it. That a strict server answers is the proof that both were in the mesh.
 func TestInitContainersAreMeshedAndAJobComesToItsEnd(t *testing.T) {
-	c := cluster.Use(t)
-	c.MeshReady()
-	ns := c.Namespace("job", cluster.Enabled)
-	_, strict := strictServer(c, ns)
+	c, ns, _, strict := withStrictServer(t, "job")
 	c.Apply(fmt.Sprintf(`
 apiVersion: batch/v1
 kind: Job
@@ -78,16 +82,8 @@ spec:
 // Who may change its own network can undo its capture, and gets nothing by it: it is a stranger to strict pods, and has
 // no key that it could prove another identity with. As long as it leaves the rules alone it is meshed like any other.
 func TestAPodThatRemovesItsOwnRulesIsAStranger(t *testing.T) {
-	c := cluster.Use(t)
-	c.MeshReady()
-	ns := c.Namespace("admin", cluster.Enabled)
-	server, strict := strictServer(c, ns)
-	c.Apply(fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: admin, namespace: %s}
-spec:
-  nodeSelector: {kubernetes.io/hostname: node2}
+	c, ns, server, strict := withStrictServer(t, "admin")
+	admin := onNode2(c, ns, "admin", fmt.Sprintf(`
   terminationGracePeriodSeconds: 1
   containers:
   - name: probe
@@ -96,9 +92,7 @@ spec:
     args: [serve]
     securityContext: {runAsUser: 0, capabilities: {add: [NET_ADMIN]}}
     readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
-`, ns, programs.ProbeImage))
-	admin := c.PodNamed(ns, "admin")
-	admin.WaitReady()
+`, programs.ProbeImage))
 	admin.Reaches(strict)
 	friend := c.Probe(ns, "friend", "node2")
 	friend.Reaches(cluster.URL(admin.IPs()[0], "8080"))
@@ -112,17 +106,9 @@ spec:
 
 // A pod that was told to end lives on for its grace, and so does its membership: it still asks and answers.
 func TestATerminatingPodIsMeshedToItsEnd(t *testing.T) {
-	c := cluster.Use(t)
-	c.MeshReady()
-	ns := c.Namespace("ending", cluster.Enabled)
-	_, strict := strictServer(c, ns)
+	c, ns, _, strict := withStrictServer(t, "ending")
 	friend := c.Probe(ns, "friend", "node1")
-	c.Apply(fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: ending, namespace: %s}
-spec:
-  nodeSelector: {kubernetes.io/hostname: node2}
+	ending := onNode2(c, ns, "ending", fmt.Sprintf(`
   terminationGracePeriodSeconds: 60
   containers:
   - name: probe
@@ -131,9 +117,7 @@ spec:
     args: [serve]
     lifecycle: {preStop: {sleep: {seconds: 20}}}
     readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
-`, ns, programs.ProbeImage))
-	ending := c.PodNamed(ns, "ending")
-	ending.WaitReady()
+`, programs.ProbeImage))
 	url := cluster.URL(ending.IPs()[0], "8080")
 	friend.Reaches(url)
 	c.Kubectl("-n", ns, "delete", "pod", "ending", "--wait=false")

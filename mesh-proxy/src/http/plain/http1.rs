@@ -1,4 +1,4 @@
-//! One: an HTTP/1.1 connection to an application, driven by the request that has it, so that no task of its own must be woken for each step.
+//! An HTTP/1.1 connection to an application, driven by the request that has it, so that no task of its own must be woken for each step.
 //! It must not dial or pool.
 
 use crate::http::{
@@ -12,7 +12,7 @@ use hyper::{
     body::Incoming,
     client::conn::{
         TrySendError,
-        http1::{Connection, SendRequest},
+        http1::{self, SendRequest},
     },
 };
 use hyper_util::rt::TokioIo;
@@ -26,18 +26,18 @@ use tokio::{net::TcpStream, task::unconstrained};
 
 /// A connection with both its halves: who asks and who moves the bytes. Nothing moves unless it is polled.
 #[derive(Debug)]
-pub struct One {
+pub struct Connection {
     sender: SendRequest<Body>,
     /// None: it has ended.
-    driver: Option<Connection<TokioIo<Gathered<TcpStream>>, Body>>,
+    driver: Option<http1::Connection<TokioIo<Gathered<TcpStream>>, Body>>,
     address: SocketAddr,
 }
 
-impl One {
+impl Connection {
     pub(super) fn new(
         address: SocketAddr,
         sender: SendRequest<Body>,
-        driver: Connection<TokioIo<Gathered<TcpStream>>, Body>,
+        driver: http1::Connection<TokioIo<Gathered<TcpStream>>, Body>,
     ) -> Box<Self> {
         Box::new(Self { sender, driver: Some(driver), address })
     }
@@ -84,12 +84,12 @@ impl One {
     }
 
     /// What can be done with it now that its answer was read. Whoever had it is not woken by it any more.
-    pub(super) fn rest(mut self: Box<Self>) -> Rest {
+    pub(super) fn after_use(mut self: Box<Self>) -> AfterUse {
         self.drive(&mut unheard());
         match (&self.driver, self.sender.is_ready()) {
-            (None, _) => Rest::Ended,
-            (Some(_), true) => Rest::Idle(self),
-            (Some(_), false) => Rest::Busy(self),
+            (None, _) => AfterUse::Ended,
+            (Some(_), true) => AfterUse::Idle(self),
+            (Some(_), false) => AfterUse::Busy(self),
         }
     }
 
@@ -106,11 +106,11 @@ impl One {
 
 /// What a connection is after an exchange.
 #[derive(Debug)]
-pub(super) enum Rest {
+pub(super) enum AfterUse {
     /// It can be asked again.
-    Idle(Box<One>),
+    Idle(Box<Connection>),
     /// The application answered before it had all of the request, and may want the rest.
-    Busy(Box<One>),
+    Busy(Box<Connection>),
     /// It is closed.
     Ended,
 }
