@@ -249,3 +249,29 @@ impl Shared {
         Some(Stream(self.streams.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::{
+        io::AsyncReadExt,
+        time::{sleep, timeout},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shared_connection_lives_while_it_has_a_stream_and_ends_a_while_after() {
+        let (near, mut application) = tokio::io::duplex(64 * 1024);
+        let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(near));
+        let (sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        let (pool, key) = (Arc::new(Pool::default()), Key { address: ([127, 0, 0, 1], 80).into(), uid: None });
+        let (_, stream) = pool.add(key.clone(), sender);
+        sleep(10 * IDLE).await;
+        assert!(pool.share(&key).is_some(), "it is in use");
+        drop(stream);
+        let ended = timeout(2 * IDLE, application.read_to_end(&mut Vec::new())).await;
+        ended.expect("the application hears of the end").unwrap();
+        assert!(pool.share(&key).is_none());
+    }
+}
