@@ -33,11 +33,12 @@ use smallvec::SmallVec;
 use std::{future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Delivers a native request of a verified peer; the request bears an [`Arrival`]. Dropping it resets the stream.
+/// Delivers a native request of a verified peer. Dropping it resets the stream.
 pub async fn deliver(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     peer: VerifiedPeer,
+    arrival: Arrival,
     local: Arc<Local>,
     shared: Arc<Shared>,
 ) {
@@ -47,7 +48,6 @@ pub async fn deliver(
     let grpc = head::is_grpc(request.headers());
     let (parts, stream) = request.into_parts();
     let (mut upload, mut _turn) = (None, None);
-    let arrival = parts.extensions.get::<Arrival>().copied();
     let answered = {
         let read = read(parts, arrival, &peer, &local, &shared, &mut guard);
         match read {
@@ -102,7 +102,7 @@ pub async fn deliver(
 /// Takes our headers off and admits the request.
 fn read(
     mut parts: http::request::Parts,
-    arrival: Option<Arrival>,
+    arrival: Arrival,
     peer: &VerifiedPeer,
     local: &Local,
     shared: &Shared,
@@ -119,7 +119,6 @@ fn read(
     record.request_id = parts.headers.get("x-request-id").cloned();
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
     record.path = Some(path.clone());
-    let arrival = arrival.ok_or(Fault::Internal)?;
     record.source.address = Some(arrival.peer);
     record.source.workload = shared.snapshot().and_then(|s| s.workload_at(arrival.peer.ip()).cloned());
     let bad = |what: &str| DialFault::new(Fault::BadRequest, what.to_owned());

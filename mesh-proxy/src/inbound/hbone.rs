@@ -63,10 +63,8 @@ pub async fn mesh(
         if request.method() == Method::CONNECT {
             tokio::spawn(stream_of(request, respond, peer, arrival, local, shared));
         } else {
-            let mut request = request;
-            request.extensions_mut().insert(arrival);
             // Boxed: a spawned future is moved twice, and this one is large.
-            tokio::spawn(Box::pin(crate::http::deliver(request, respond, peer, local, shared)));
+            tokio::spawn(Box::pin(crate::http::deliver(request, respond, peer, arrival, local, shared)));
         }
     });
     if let Err(ended) = served.await {

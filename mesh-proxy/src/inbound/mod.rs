@@ -10,7 +10,7 @@ pub use probe::probe;
 
 use std::net::SocketAddr;
 
-/// How a native request arrived: an extension of each request that `http::deliver` gets.
+/// Where a peer's connection came from and where it arrived: what admission asks of each of its streams.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     /// The peer's address: the source that the application sees.
