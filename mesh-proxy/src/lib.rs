@@ -9,6 +9,7 @@ pub mod inbound;
 pub mod listen;
 pub mod local;
 pub mod outbound;
+mod parting;
 pub mod pods;
 pub mod settings;
 pub mod shared;

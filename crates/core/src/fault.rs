@@ -13,6 +13,8 @@ pub enum Fault {
     NoEndpoint,
     /// TCP connect to the endpoint was refused or unreachable.
     ConnectFailed,
+    /// The upstream took the connection but not this stream (REFUSED_STREAM, or above the last one of its GOAWAY); it has processed nothing.
+    StreamRefused,
     /// The dial (TCP, TLS, HTTP/2 preface) took longer than its bound.
     ConnectTimeout,
     /// The peer's certificate is not the expected identity, or ours was refused.
@@ -53,11 +55,12 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NoRoute,
         Self::BrokenBackend,
         Self::NoEndpoint,
         Self::ConnectFailed,
+        Self::StreamRefused,
         Self::ConnectTimeout,
         Self::PeerIdentity,
         Self::NoIdentity,
@@ -90,6 +93,7 @@ impl Fault {
             Self::BrokenBackend => "broken_backend",
             Self::NoEndpoint => "no_endpoint",
             Self::ConnectFailed => "connect_failed",
+            Self::StreamRefused => "stream_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::PeerIdentity => "peer_identity",
             Self::NoIdentity => "no_identity",
@@ -127,6 +131,7 @@ impl Fault {
             // GEP-1742/3388 and HTTPRouteRule.backendRefs: no endpoint, or budget used up, is 503.
             Self::NoEndpoint
             | Self::ConnectFailed
+            | Self::StreamRefused
             | Self::ConnectTimeout
             | Self::NoIdentity
             | Self::RetryBudget
@@ -153,7 +158,7 @@ impl Fault {
 
     /// Whether the upstream certainly did not process the request, so that another attempt is safe for any method.
     pub const fn unprocessed(self) -> bool {
-        matches!(self, Self::ConnectFailed | Self::ConnectTimeout | Self::PeerIdentity)
+        matches!(self, Self::ConnectFailed | Self::StreamRefused | Self::ConnectTimeout | Self::PeerIdentity)
     }
 }
 

@@ -17,7 +17,7 @@ use http::Response;
 use mesh_core::{
     balance::Target,
     fault::Fault,
-    retry::{self, Outcome},
+    retry::{self, Anew, Outcome, REACHES},
     snapshot::Snapshot,
 };
 use smallvec::SmallVec;
@@ -50,12 +50,10 @@ pub async fn forward(
     let method = outgoing.method.clone();
     let mut outgoing = Some(outgoing);
     let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
-    let mut number = 0;
+    let mut target = pick(snapshot, directed, &tried)?;
+    // Attempts that count as retries, and those that began anew since nobody had processed them.
+    let (mut number, mut anew) = (0, 0);
     loop {
-        // A retry looks again: endpoints that died are the usual reason for it.
-        let newest = if number == 0 { None } else { front.shared.snapshot() };
-        let newest = newest.as_deref().unwrap_or(snapshot);
-        let target = pick(newest, directed, &tried)?;
         tried.push(target.address);
         guard.record.attempts += 1;
         guard.record.destination.address = Some(target.address);
@@ -65,11 +63,12 @@ pub async fn forward(
             None => Body::Empty,
         };
         let more = retry.is_some_and(|r| number < r.attempts);
-        let mut head = match if more { outgoing.clone() } else { outgoing.take() } {
+        let may_anew = anew + 1 < REACHES;
+        let mut head = match if more || may_anew { outgoing.clone() } else { outgoing.take() } {
             Some(head) => head,
             None => return Err(Fault::Internal.into()),
         };
-        let span = guard.span.as_ref().map(|s| s.attempt(number + 1, target.address));
+        let span = guard.span.as_ref().map(|s| s.attempt(guard.record.attempts, target.address));
         if let Some(span) = &span {
             head.headers.insert(TRACEPARENT, span.parent().header());
         }
@@ -101,11 +100,24 @@ pub async fn forward(
             });
         }
 
-        let again = retry.filter(|retry| {
-            more && retry::may_repeat(retry, &method, outcome) && upload.is_none_or(|u| u.is_replayable())
-        });
-        let Some(retry) = again else {
+        let replayable = || upload.is_none_or(|u| u.is_replayable());
+        let unprocessed = retry::may_begin_anew(rule.and_then(|r| r.retry.as_ref()), outcome);
+        if let Some(where_to) = unprocessed.filter(|_| may_anew && replayable()) {
+            let next = again(front, snapshot, directed, &tried);
+            if let Ok(next) = next
+                && (where_to == Anew::Anywhere || !tried.contains(&next.address))
+            {
+                target = next;
+                anew += 1;
+                continue;
+            }
+        }
+        let again_by = retry.filter(|retry| more && retry::may_repeat(retry, &method, outcome) && replayable());
+        let Some(retry) = again_by else {
             let Sent { response, peer } = sent?;
+            if let Some(upload) = upload {
+                upload.keep_no_more();
+            }
             guard.record.tls = peer.as_ref().map(|_| "TLSv1.3").or(guard.record.tls);
             guard.record.destination.identity = peer;
             return Ok((response, clock.deadline()));
@@ -128,7 +140,18 @@ pub async fn forward(
             return Err(whole.fault.into());
         }
         sleep_until(pause).await;
+        target = again(front, snapshot, directed, &tried)?;
     }
+}
+
+/// Another endpoint by the newest config: endpoints that died are the usual reason to look again.
+fn again(
+    front: &Frontend,
+    snapshot: &Snapshot,
+    directed: &Directed,
+    tried: &[SocketAddr],
+) -> Result<Arc<Target>, Fault> {
+    pick(front.shared.snapshot().as_deref().unwrap_or(snapshot), directed, tried)
 }
 
 fn pick(snapshot: &Snapshot, directed: &Directed, tried: &[SocketAddr]) -> Result<Arc<Target>, Fault> {

@@ -14,7 +14,7 @@ use super::{
     upload::Upload,
 };
 use crate::{telemetry::RequestGuard, tunnel::DialFault};
-use http::{HeaderName, HeaderValue, Method, Request, Response, Version, header::CONTENT_LENGTH, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Version, request::Parts};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use mesh_core::{fault::Fault, snapshot::Snapshot};
@@ -146,9 +146,7 @@ async fn serve(
     }
     if has_body {
         let limit = snapshot.settings().limits.replay_bytes as usize;
-        let fits = |length: u64| usize::try_from(length).is_ok_and(|l| l <= limit);
-        let keep = directed.retry().is_some() && content_length(&outgoing).is_none_or(fits);
-        *upload = Some(Upload::new(Body::Incoming(incoming, None), keep.then_some(limit), taps));
+        *upload = Some(Upload::new(Body::Incoming(incoming, None), Some(limit), taps));
     }
     let (mut response, deadline) =
         forward(front, snapshot, &directed, outgoing, upload.as_ref(), guard, started).await?;
@@ -158,10 +156,6 @@ async fn serve(
     directed.edit_response(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
     Ok((response, deadline))
-}
-
-fn content_length(outgoing: &Outgoing) -> Option<u64> {
-    outgoing.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Says where a request came from. What a stranger claims about scheme and host is overwritten; the chain of addresses is kept.

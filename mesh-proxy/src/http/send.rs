@@ -61,7 +61,7 @@ async fn native(slot: Slot, request: Request<()>, body: Body) -> Result<Response
     if !body.is_end_stream() {
         return Box::pin(native_with_body(slot, request, body)).await;
     }
-    let (response, _, lease) = slot.send_request(request, true).map_err(failed)?;
+    let (response, _, lease) = slot.send_request(request, true).map_err(not_sent)?;
     let (head, stream) = response.await.map_err(failed)?.into_parts();
     let native = Native::new(stream, &head.headers, Some(lease), None);
     Ok(Response::from_parts(head, Body::Native(native)))
@@ -69,7 +69,7 @@ async fn native(slot: Slot, request: Request<()>, body: Body) -> Result<Response
 
 /// The body is sent from here until the response head comes; only what is left then needs a task.
 async fn native_with_body(slot: Slot, request: Request<()>, body: Body) -> Result<Response<Body>, DialFault> {
-    let (mut response, stream, lease) = slot.send_request(request, false).map_err(failed)?;
+    let (mut response, stream, lease) = slot.send_request(request, false).map_err(not_sent)?;
     let mut upload = Some(Box::pin(pump(body, stream, |_| ())));
     let head = poll_fn(|cx| {
         // The response first: a server may answer without reading the body.
@@ -98,6 +98,11 @@ async fn native_with_body(slot: Slot, request: Request<()>, body: Body) -> Resul
     let (head, stream) = head.into_parts();
     let native = Native::new(stream, &head.headers, Some(lease), upload);
     Ok(Response::from_parts(head, Body::Native(native)))
+}
+
+/// The connection ended between our getting the slot and our use of it.
+fn not_sent(error: h2::Error) -> DialFault {
+    DialFault::new(Fault::StreamRefused, error)
 }
 
 fn failed(error: h2::Error) -> DialFault {

@@ -8,7 +8,7 @@ use super::{
     progress::Progress,
     watch::{Version, Watch, Word, linger},
 };
-use crate::turn::Turn;
+use crate::{parting::Parting, turn::Turn};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{HeaderValue, StatusCode, header::CONNECTION};
 use hyper::{
@@ -48,23 +48,26 @@ where
     };
     let Some((version, read)) = begun else { return };
     let progress = Arc::new(Progress::default());
-    let io = TokioIo::new(Gathered(progress.watch(io, read)));
+    let serves = Arc::new(AtomicBool::new(true));
+    let io = TokioIo::new(Gathered(Parting::new(progress.watch(io, read), serves.clone())));
     let (used, first) = (AtomicBool::new(false), Notify::new());
     let service = service_fn(|request| {
         if !used.swap(true, Ordering::Relaxed) {
             first.notify_one();
         }
-        let (front, request_in) = (front.clone(), progress.request());
+        let (front, request_in, serves) = (front.clone(), progress.request(), serves.clone());
         // On the heap once, instead of moved about: it holds all that a request may come to need.
         Box::pin(async move {
             let mut answered = handle(front.clone(), request).await;
             if version == Version::Http1
-                && front.is_ending()
                 && let Ok(response) = &mut answered
-                && response.status() != StatusCode::SWITCHING_PROTOCOLS
             {
-                // The client hears it before it sends again; a connection that was just closed might be in use.
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    serves.store(false, Ordering::Relaxed);
+                } else if front.is_ending() {
+                    // The client hears it before it sends again; a connection that was just closed might be in use.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
             }
             drop(request_in);
             answered

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     tcp::{self, Stream},
     telemetry::RequestGuard,
-    tunnel::{self, DialFault, Way},
+    tunnel::{DialFault, Reached},
 };
 use http::{Response, StatusCode};
 use hyper::{client::conn::http1, upgrade::OnUpgrade};
@@ -98,15 +98,16 @@ async fn exchange(
     outgoing: Outgoing,
     guard: &mut RequestGuard,
 ) -> Result<Response<hyper::body::Incoming>, DialFault> {
-    let deadline = Instant::now() + limits.handshake;
-    match front.shared.pool.reach(&front.local, target, transport(target.workload.as_deref())).await? {
-        Way::Mesh(slot, peer) => {
-            let stream = tunnel::connect(slot, target.address, deadline).await?;
+    match front.shared.pool.tunnel(&front.local, target, transport(target.workload.as_deref())).await? {
+        Reached::Tunnel(stream, peer) => {
             guard.record.destination.identity = Some(peer);
             guard.record.tls = Some("TLSv1.3");
             over(stream, limits, outgoing).await
         }
-        Way::Plain => over(front.local.connect(target.address, deadline).await?, limits, outgoing).await,
+        Reached::Plain => {
+            let deadline = Instant::now() + limits.handshake;
+            over(front.local.connect(target.address, deadline).await?, limits, outgoing).await
+        }
     }
 }
 

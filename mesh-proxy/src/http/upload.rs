@@ -33,6 +33,8 @@ struct State {
     ended: bool,
     trailers: Option<HeaderMap>,
     reader: u32,
+    /// Kept chunks that the newest reader has read.
+    next: usize,
     taps: SmallVec<[Tap; 1]>,
 }
 
@@ -50,7 +52,16 @@ impl Upload {
         let kept = keep.map(|limit| Kept { chunks: Vec::new(), bytes: 0, limit });
         Arc::new(Self {
             received: AtomicU64::new(0),
-            state: Mutex::new(State { source, kept, started: false, ended: false, trailers: None, reader: 0, taps }),
+            state: Mutex::new(State {
+                source,
+                kept,
+                started: false,
+                ended: false,
+                trailers: None,
+                reader: 0,
+                next: 0,
+                taps,
+            }),
         })
     }
 
@@ -65,6 +76,17 @@ impl Upload {
         !state.started || state.kept.is_some()
     }
 
+    /// There will be no other attempt: what was kept for it is freed.
+    pub fn keep_no_more(&self) {
+        let mut state = self.state.lock();
+        let read = state.next;
+        match &mut state.kept {
+            // Not all of it was read again yet.
+            Some(kept) if read < kept.chunks.len() => kept.limit = 0,
+            _ => state.kept = None,
+        }
+    }
+
     /// A reader from the start; readers before it end. None if what was read is not kept any more.
     pub fn reader(self: &Arc<Self>) -> Option<UploadReader> {
         let mut state = self.state.lock();
@@ -72,9 +94,10 @@ impl Upload {
             return None;
         }
         state.reader += 1;
+        state.next = 0;
         let kept = state.kept.as_ref().map_or(0, |k| k.bytes) as u64;
         let remaining = state.source.size_hint().exact().map(|rest| rest + kept);
-        Some(UploadReader { upload: self.clone(), number: state.reader, next: 0, remaining, done: false })
+        Some(UploadReader { upload: self.clone(), number: state.reader, remaining, done: false })
     }
 }
 
@@ -83,7 +106,6 @@ impl Upload {
 pub struct UploadReader {
     upload: Arc<Upload>,
     number: u32,
-    next: usize,
     remaining: Option<u64>,
     done: bool,
 }
@@ -98,8 +120,8 @@ impl UploadReader {
             self.done = true;
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
-        if let Some(chunk) = state.kept.as_ref().and_then(|k| k.chunks.get(self.next)).cloned() {
-            self.next += 1;
+        if let Some(chunk) = state.kept.as_ref().and_then(|k| k.chunks.get(state.next)).cloned() {
+            state.next += 1;
             self.remaining = self.remaining.map(|r| r.saturating_sub(chunk.len() as u64));
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
@@ -128,9 +150,7 @@ impl UploadReader {
             Ok(data) => {
                 self.upload.received.fetch_add(data.len() as u64, Ordering::Relaxed);
                 self.remaining = self.remaining.map(|r| r.saturating_sub(data.len() as u64));
-                if state.keep(&data) {
-                    self.next += 1;
-                }
+                state.keep(&data);
                 state.taps.retain(|tap| tap.data(&data));
                 if state.source.is_end_stream() {
                     state.end(None);
@@ -157,16 +177,16 @@ impl UploadReader {
 }
 
 impl State {
-    /// Whether the chunk is kept. A body that grows over the limit is not kept at all.
-    fn keep(&mut self, data: &Bytes) -> bool {
-        let Some(kept) = &mut self.kept else { return false };
+    /// Keeps a chunk that was just read. A body that grows over the limit is not kept at all.
+    fn keep(&mut self, data: &Bytes) {
+        let Some(kept) = &mut self.kept else { return };
         if kept.bytes + data.len() > kept.limit {
             self.kept = None;
-            return false;
+            return;
         }
         kept.bytes += data.len();
         kept.chunks.push(data.clone());
-        true
+        self.next += 1;
     }
 
     fn end(&mut self, trailers: Option<HeaderMap>) {
@@ -228,6 +248,19 @@ mod tests {
         assert_eq!(read(upload.reader().unwrap()).await.unwrap().0, "abcde");
         assert!(!upload.is_replayable());
         assert!(upload.reader().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_kept_any_more_is_read_to_its_end_all_the_same() {
+        let upload = Upload::new(source(&["ab", "cd", "ef"]), Some(100), SmallVec::new());
+        let mut first = Body::Upload(upload.reader().unwrap());
+        for chunk in ["ab", "cd"] {
+            assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), chunk);
+        }
+        let second = upload.reader().unwrap();
+        upload.keep_no_more();
+        assert_eq!(read(second).await.unwrap().0, "abcdef");
+        assert!(!upload.is_replayable());
     }
 
     #[tokio::test]

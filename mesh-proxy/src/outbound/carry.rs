@@ -6,7 +6,7 @@ use crate::{
     shared::Shared,
     tcp::{self, Carried, Side},
     telemetry::{Attempted, Connection},
-    tunnel::{self, DialFault, TunnelStream, Way},
+    tunnel::{DialFault, Reached, TunnelStream},
 };
 use mesh_core::{
     balance::{EndpointSet, Target},
@@ -14,13 +14,11 @@ use mesh_core::{
     fault::Fault,
     identity::Identity,
     mesh::{Limits, Service, Workload},
+    retry::REACHES,
 };
 use smallvec::SmallVec;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
-
-/// Endpoints that are tried for one connection: what is left then is more likely our own trouble than theirs.
-const TRIES: u32 = 3;
 
 /// Carries a stream to one endpoint of a Service port, another one if the first cannot be reached, until both sides are done;
 /// then tells `record`. Cancelling it resets both sides.
@@ -35,9 +33,9 @@ pub async fn carry(
 ) {
     let Some(settings) = shared.settings() else { return io.reset() };
     let named = (service.id.clone(), port);
-    let mut tried: SmallVec<[SocketAddr; TRIES as usize]> = SmallVec::new();
+    let mut tried: SmallVec<[SocketAddr; REACHES as usize]> = SmallVec::new();
     let mut last = DialFault::from(Fault::NoEndpoint);
-    while (tried.len() as u32) < TRIES {
+    while (tried.len() as u32) < REACHES {
         let now = std::time::Instant::now();
         let Some(target) = endpoints.pick(rand::random(), now, &tried) else { break };
         if tried.contains(&target.address) {
@@ -113,17 +111,12 @@ async fn dial(
     shared: &Shared,
     limits: &Limits,
 ) -> Result<(Upstream, Option<Identity>), DialFault> {
-    match shared.pool.reach(local, target, transport).await? {
-        Way::Plain => {
+    match shared.pool.tunnel(local, target, transport).await? {
+        Reached::Plain => {
             let stream = local.connect(target.address, Instant::now() + limits.handshake).await?;
             Ok((Upstream::Plain(stream), None))
         }
-        Way::Mesh(slot, peer) => {
-            // A bound of its own: the dial may have used up its share, and the peer now connects to the application.
-            let deadline = Instant::now() + limits.handshake;
-            let tunnel = tunnel::connect(slot, target.address, deadline).await?;
-            Ok((Upstream::Tunnel(tunnel), Some(peer)))
-        }
+        Reached::Tunnel(tunnel, peer) => Ok((Upstream::Tunnel(tunnel), Some(peer))),
     }
 }
 

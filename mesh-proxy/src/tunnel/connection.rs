@@ -110,7 +110,7 @@ pub(super) async fn dial(
     match timeout_at(deadline, heard).await {
         Err(_) => return Err(late("the first HTTP/2 answer")),
         Ok(Err(Some(e))) => return Err(h2_fault(to, e)),
-        Ok(Err(None)) => return Err(DialFault::new(Fault::UpstreamReset, format!("{to} closed the connection"))),
+        Ok(Err(None)) => return Err(DialFault::new(Fault::ConnectFailed, format!("{to} closed the connection"))),
         Ok(Ok(())) => {}
     }
     let streams = Arc::new(AtomicUsize::new(0));

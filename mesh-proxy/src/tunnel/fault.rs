@@ -1,5 +1,6 @@
 //! What went wrong while a peer was dialled. It must not decide what happens next; the fault table of the core says that.
 
+use h2::Reason;
 use mesh_core::fault::Fault;
 use mesh_tls::{Refusal, refusal_of};
 use std::{error::Error, fmt, io, sync::Arc};
@@ -39,6 +40,16 @@ impl DialFault {
             Some(source) => crate::fault::chain(&**source),
             None => self.fault.label().to_owned(),
         }
+    }
+}
+
+/// Whether the peer has certainly not processed the stream.
+pub fn is_refused(error: &h2::Error) -> bool {
+    match error.reason() {
+        Some(Reason::REFUSED_STREAM) => true,
+        // RFC 9113 §6.8: streams above the last one of a GOAWAY "will not be processed"; those below it do not end with it.
+        Some(Reason::NO_ERROR) => error.is_go_away() && error.is_remote(),
+        _ => false,
     }
 }
 

@@ -12,7 +12,8 @@ mod window;
 
 pub(crate) use connection::lapse;
 pub use fault::DialFault;
-pub use pool::{Pool, Way};
+pub(crate) use fault::is_refused;
+pub use pool::{Pool, Reached, Way};
 pub use slot::{Lease, Slot};
 pub use stream::{TunnelStream, connect};
 pub use window::Open;

@@ -1,9 +1,10 @@
 //! The pool of connections to peers: who shares one, who waits for which dial. It must not hold a lock while it dials.
 
 use super::{
-    DialFault, Slot,
+    DialFault, Slot, TunnelStream,
     connection::{self, Connection},
     limits::{CONNECTIONS, JOINING, WAITERS},
+    stream,
 };
 use crate::{
     local::Local,
@@ -16,6 +17,7 @@ use mesh_core::{
     fault::Fault,
     identity::Identity,
     name::Text,
+    retry::REACHES,
     snapshot::Snapshot,
 };
 use mesh_tls::Trust;
@@ -57,6 +59,14 @@ struct Key {
     peer: Identity,
     peer_uid: Text,
     address: IpAddr,
+}
+
+/// How an endpoint is reached for bytes.
+pub enum Reached {
+    /// By mTLS, through a tunnel of this peer.
+    Tunnel(TunnelStream, Identity),
+    /// As it is.
+    Plain,
 }
 
 /// How an endpoint is reached.
@@ -155,6 +165,29 @@ impl Pool {
             Ok(Ok(slot)) => Ok(Way::Mesh(slot, peer)),
             Ok(Err(fault)) if !decide::is_not_there_yet(fault.fault) => Err(fault),
             Ok(Err(_)) | Err(_) => Ok(Way::Plain),
+        }
+    }
+
+    /// As [`Self::reach`], and asks the peer for a tunnel to `target`, which gets `limits.handshake` of its own: the dial may have used up
+    /// its share, and the peer now connects to the application.
+    pub async fn tunnel(
+        &self,
+        local: &Arc<Local>,
+        target: &Target,
+        transport: Transport,
+    ) -> Result<Reached, DialFault> {
+        let mut tries = 0;
+        loop {
+            let (slot, peer) = match self.reach(local, target, transport.clone()).await? {
+                Way::Mesh(slot, peer) => (slot, peer),
+                Way::Plain => return Ok(Reached::Plain),
+            };
+            tries += 1;
+            match stream::connect(slot, target.address, Instant::now() + self.0.handshake()).await {
+                // The peer's proxy is being replaced; the next one takes it.
+                Err(refused) if refused.fault == Fault::StreamRefused && tries < REACHES => {}
+                done => return done.map(|tunnel| Reached::Tunnel(tunnel, peer)),
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! An HBONE stream as bytes. It must not know what they mean.
 
-use super::{DialFault, Lease, Slot};
+use super::{DialFault, Lease, Slot, is_refused};
 use crate::tcp::Side;
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
@@ -37,10 +37,11 @@ pub async fn connect(slot: Slot, address: SocketAddr, deadline: Instant) -> Resu
     *request.method_mut() = Method::CONNECT;
     *request.uri_mut() = authority;
     let (response, send, lease) =
-        slot.send_request(request, false).map_err(|e| DialFault::new(Fault::ConnectFailed, e))?;
+        slot.send_request(request, false).map_err(|e| DialFault::new(Fault::StreamRefused, e))?;
     let response = match timeout_at(deadline, response).await {
         Err(_) => return Err(DialFault::new(Fault::ConnectTimeout, format!("no answer to CONNECT {address} in time"))),
-        // The peer refused the stream before it looked at it, or the connection went away meanwhile: nothing was delivered.
+        // Not answered: whatever happened, nothing was delivered.
+        Ok(Err(e)) if is_refused(&e) => return Err(DialFault::new(Fault::StreamRefused, e)),
         Ok(Err(e)) => return Err(DialFault::new(Fault::ConnectFailed, e)),
         Ok(Ok(response)) => response,
     };

@@ -3,6 +3,10 @@
 use crate::{fault::Fault, mesh::Retry};
 use http::{Method, StatusCode};
 
+/// Endpoints that are tried for one request or connection while none is reached, though nobody asked for retries: what is left then is more
+/// likely our own trouble than theirs.
+pub const REACHES: u32 = 3;
+
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -33,6 +37,28 @@ pub fn may_repeat(retry: &Retry, method: &Method, outcome: Outcome) -> bool {
     }
 }
 
+/// Where an attempt may be made anew though it is no retry: no upstream has begun to process the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anew {
+    /// At any endpoint, also the same one.
+    Anywhere,
+    /// Only at one that was not tried yet.
+    Elsewhere,
+}
+
+/// Whether an attempt that ended so may be made anew without counting as a retry (not looking at [`REACHES`] and body replay).
+/// `retry`: what the rule says about retries, also if it forbids them; none: nothing.
+pub fn may_begin_anew(retry: Option<&Retry>, outcome: Outcome) -> Option<Anew> {
+    match outcome {
+        // RFC 9113 §8.7: "Requests that have not been processed have not failed; clients MAY automatically retry them, even those with
+        // non-idempotent methods." A peer refuses streams when it goes away: who dials it again finds its successor.
+        Outcome::Failed(Fault::StreamRefused) => Some(Anew::Anywhere),
+        // Who says how often to retry gets exactly that. HTTPRouteRetry.attempts: "An explicit zero value MUST disable retries."
+        Outcome::Failed(fault) if fault.unprocessed() && retry.is_none() => Some(Anew::Elsewhere),
+        Outcome::Failed(_) | Outcome::Response(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,8 +85,28 @@ mod tests {
 
     #[test]
     fn what_was_never_processed_is_repeated_for_any_method() {
-        for fault in [Fault::ConnectFailed, Fault::ConnectTimeout] {
+        for fault in [Fault::ConnectFailed, Fault::ConnectTimeout, Fault::StreamRefused] {
             assert!(may_repeat(&retry(1, &[]), &Method::POST, Outcome::Failed(fault)), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn what_reached_nobody_begins_anew_unless_the_rule_speaks_of_retries() {
+        for fault in [Fault::ConnectFailed, Fault::ConnectTimeout, Fault::PeerIdentity] {
+            assert_eq!(may_begin_anew(None, Outcome::Failed(fault)), Some(Anew::Elsewhere), "{fault:?}");
+            for attempts in [0, 1] {
+                assert_eq!(may_begin_anew(Some(&retry(attempts, &[])), Outcome::Failed(fault)), None, "{fault:?}");
+            }
+        }
+        for outcome in [Outcome::Failed(Fault::UpstreamReset), Outcome::Response(StatusCode::SERVICE_UNAVAILABLE)] {
+            assert_eq!(may_begin_anew(None, outcome), None, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_stream_has_not_failed() {
+        for rule in [None, Some(&retry(0, &[]))] {
+            assert_eq!(may_begin_anew(rule, Outcome::Failed(Fault::StreamRefused)), Some(Anew::Anywhere));
         }
     }
 

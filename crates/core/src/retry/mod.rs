@@ -6,4 +6,4 @@ mod classify;
 
 pub use backoff::{BACKOFF_BASE, BACKOFF_CAP, backoff};
 pub use budget::{Budget, BudgetState};
-pub use classify::{Outcome, may_repeat};
+pub use classify::{Anew, Outcome, REACHES, may_begin_anew, may_repeat};

@@ -1,6 +1,6 @@
 //! Fault: what a failed exchange with an application or a peer means. Pure.
 
-use crate::tunnel::DialFault;
+use crate::tunnel::{DialFault, is_refused};
 use mesh_core::fault::Fault;
 
 /// What a failed exchange with an application means.
@@ -22,9 +22,7 @@ pub(in crate::http) fn fault_of(error: hyper::Error) -> DialFault {
 /// What a failed stream means.
 pub(in crate::http) fn fault_of_native(error: &h2::Error) -> Fault {
     match error.reason() {
-        // RFC 9113 §8.7: REFUSED_STREAM and streams above a GOAWAY's last "have not been processed".
-        Some(h2::Reason::REFUSED_STREAM) => Fault::ConnectFailed,
-        Some(h2::Reason::NO_ERROR) if error.is_go_away() && error.is_remote() => Fault::ConnectFailed,
+        _ if is_refused(error) => Fault::StreamRefused,
         _ if error.is_remote() || error.is_io() => Fault::UpstreamReset,
         _ => Fault::UpstreamProtocol,
     }
