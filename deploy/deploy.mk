@@ -11,7 +11,7 @@ CHART_SUM = $(shell cd $(CHART) && find Chart.yaml values.yaml templates -type f
 
 ## Helm itself, from its Go module: 1.5 minutes of a processor, once.
 helm: bed-packages
-	@$(BED) build helm
+	@$(BED_PROGRAM) build helm
 
 # Helm says on standard error that chart/crds is a link; the rest it says is an error.
 define RENDER
