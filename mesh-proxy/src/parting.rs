@@ -4,10 +4,6 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -25,17 +21,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Parting<T> {
     io: T,
-    /// Whether it is still a server's connection; an upgraded one has two ends that close each for itself.
-    serves: Arc<AtomicBool>,
     /// The peer has closed its side.
     closed: bool,
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T> Parting<T> {
-    /// Wraps a connection that we serve. Once `serves` is false, a shutdown is only that.
-    pub fn new(io: T, serves: Arc<AtomicBool>) -> Self {
-        Self { io, serves, closed: false, patience: None }
+    /// Wraps a connection that we serve.
+    pub fn new(io: T) -> Self {
+        Self { io, closed: false, patience: None }
+    }
+
+    /// Takes the wrapping off: each of its ends is closed for itself from now on.
+    pub fn into_inner(self) -> T {
+        self.io
     }
 }
 
@@ -60,9 +59,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Parting<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.patience.is_none() {
             ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-            if !self.serves.load(Ordering::Relaxed) {
-                return Poll::Ready(Ok(()));
-            }
             self.patience = Some(Box::pin(sleep(PATIENCE)));
         }
         let mut thrown = [0; 4096];
@@ -96,19 +92,19 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
-        time::{Instant, timeout},
+        time::Instant,
     };
 
-    async fn pair(serves: bool) -> (TcpStream, Parting<TcpStream>) {
+    async fn pair() -> (TcpStream, Parting<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        (client, Parting::new(server, Arc::new(serves.into())))
+        (client, Parting::new(server))
     }
 
     #[tokio::test]
     async fn a_peer_that_still_sends_reads_all_that_was_sent_to_it() {
-        let (mut client, mut server) = pair(true).await;
+        let (mut client, mut server) = pair().await;
         client.write_all(&[b'?'; 100_000]).await.unwrap();
         let served = tokio::spawn(async move {
             server.write_all(b"answer").await.unwrap();
@@ -127,19 +123,8 @@ mod tests {
     async fn a_peer_that_does_not_close_is_not_waited_for_for_ever() {
         let (peer, server) = tokio::io::duplex(64);
         let begun = Instant::now();
-        Parting::new(server, Arc::new(true.into())).shutdown().await.unwrap();
+        Parting::new(server).shutdown().await.unwrap();
         assert!(begun.elapsed() >= PATIENCE);
         drop(peer);
-    }
-
-    #[tokio::test]
-    async fn an_upgraded_connection_closes_one_side_and_reads_on() {
-        let (mut client, mut server) = pair(false).await;
-        timeout(PATIENCE / 2, server.shutdown()).await.unwrap().unwrap();
-        client.write_all(b"rest").await.unwrap();
-        drop(client);
-        let mut read = Vec::new();
-        server.read_to_end(&mut read).await.unwrap();
-        assert_eq!(read, b"rest");
     }
 }

@@ -26,6 +26,10 @@ impl AsyncRead for Ahead {
         let n = self.read.len().min(buf.remaining());
         buf.put_slice(&self.read[..n]);
         self.read.advance(n);
+        if self.read.is_empty() {
+            // An empty rest would hold on to the whole buffer.
+            self.read = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -101,13 +101,14 @@ impl Port {
                 let front = self.front(peer, destination, Scheme::Http, None, None);
                 serve(stream, front, limits).await;
             }
+            // What connections of one kind need is not carried about by those of another.
             Some(Kind::Tcp) => match self.backend(&snapshot, None, &mut record) {
                 Ok((service, port, endpoints)) => {
-                    carry(stream, service, port, endpoints, &self.local, &self.shared, record).await;
+                    Box::pin(carry(stream, service, port, endpoints, &self.local, &self.shared, record)).await;
                 }
                 Err(fault) => refuse(stream, &mut record, &fault),
             },
-            Some(Kind::Tls) => self.tls(stream, peer, destination, &snapshot, &gateway, record).await,
+            Some(Kind::Tls) => Box::pin(self.tls(stream, peer, destination, &snapshot, &gateway, record)).await,
         }
     }
 
@@ -146,19 +147,20 @@ impl Port {
             ListenerProtocol::TlsPassthrough => match self.backend(snapshot, name.as_deref(), &mut record) {
                 Ok((service, port, endpoints)) => {
                     let io = ReadAhead { stream, read };
-                    carry(io, service, port, endpoints, &self.local, &self.shared, record).await;
+                    Box::pin(carry(io, service, port, endpoints, &self.local, &self.shared, record)).await;
                 }
                 Err(fault) => refuse(stream, &mut record, &fault),
             },
             ListenerProtocol::TlsTerminate(_) => {
-                let Some((tls, version)) = self.terminated(&self.terminate, stream, read, deadline, &mut record).await
+                let Some((tls, version)) =
+                    Box::pin(self.terminated(&self.terminate, stream, read, deadline, &mut record)).await
                 else {
                     return;
                 };
                 record.record.tls = Some(version);
                 match self.backend(snapshot, name.as_deref(), &mut record) {
                     Ok((service, port, endpoints)) => {
-                        carry(Stream(tls), service, port, endpoints, &self.local, &self.shared, record).await;
+                        Box::pin(carry(Stream(tls), service, port, endpoints, &self.local, &self.shared, record)).await;
                     }
                     Err(fault) => {
                         record.record.fail(fault.fault, fault.detail());
@@ -167,7 +169,8 @@ impl Port {
                 }
             }
             _ => {
-                let Some((tls, version)) = self.terminated(&self.https, stream, read, deadline, &mut record).await
+                let Some((tls, version)) =
+                    Box::pin(self.terminated(&self.https, stream, read, deadline, &mut record)).await
                 else {
                     return;
                 };

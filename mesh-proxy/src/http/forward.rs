@@ -4,7 +4,7 @@ use super::{
     body::Body,
     direct::Directed,
     frontend::Frontend,
-    outgoing::Outgoing,
+    outgoing::{Outgoing, Protocol},
     response::Deadline,
     send::{Sent, send},
     upload::Upload,
@@ -17,6 +17,7 @@ use http::Response;
 use mesh_core::{
     balance::Target,
     fault::Fault,
+    mesh::Limits,
     retry::{self, Anew, Outcome, REACHES},
     snapshot::Snapshot,
 };
@@ -52,63 +53,39 @@ pub async fn forward(
     let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
     let mut target = pick(snapshot, directed, &tried)?;
     // Attempts that count as retries, and those that began anew since nobody had processed them.
-    let (mut number, mut anew) = (0, 0);
+    let (mut number, mut anew, mut began_anew) = (0, 0, false);
     loop {
         tried.push(target.address);
-        guard.record.attempts += 1;
-        guard.record.destination.address = Some(target.address);
-        guard.record.destination.workload = target.workload.clone();
         let body = match upload {
             Some(upload) => Body::Upload(upload.reader().ok_or(DialFault::from(Fault::Internal))?),
             None => Body::Empty,
         };
         let more = retry.is_some_and(|r| number < r.attempts);
         let may_anew = anew + 1 < REACHES;
-        let mut head = match if more || may_anew { outgoing.clone() } else { outgoing.take() } {
-            Some(head) => head,
-            None => return Err(Fault::Internal.into()),
-        };
-        let span = guard.span.as_ref().map(|s| s.attempt(guard.record.attempts, target.address));
-        if let Some(span) = &span {
-            head.headers.insert(TRACEPARENT, span.parent().header());
-        }
-
+        let head = if more || may_anew { outgoing.clone() } else { outgoing.take() };
+        let head = head.ok_or(DialFault::from(Fault::Internal))?;
         let clock = whole.min(Clock::new(Instant::now(), rule.and_then(|r| r.backend_timeout), Fault::BackendTimeout));
-        let load = target.load.start(std::time::Instant::now());
-        let sending = send(front, limits, &target, protocol, head, body);
-        let sent = match clock.bounded {
-            // A timer costs more than many a request.
-            false => sending.await,
-            true => timeout_at(clock.at, sending).await.unwrap_or_else(|_| Err(clock.fault.into())),
+        // What begins anew was counted when it began.
+        let counted = Attempted {
+            service: Some(&named),
+            retry: if began_anew { 0 } else { number },
+            fault: None,
+            budgeted: budget.is_some() && !began_anew,
         };
-        let outcome = match &sent {
-            Ok(sent) => Outcome::Response(sent.response.status()),
-            Err(fault) => Outcome::Failed(fault.fault),
-        };
-        let failed = match outcome {
-            Outcome::Response(status) => status.is_server_error(),
-            Outcome::Failed(_) => true,
-        };
-        load.done(std::time::Instant::now(), failed);
-        let fault = sent.as_ref().err().map(|f| f.fault);
-        let budgeted = budget.is_some();
-        front.shared.telemetry.attempt(Attempted { service: Some(&named), retry: number, fault, budgeted });
-        if let Some(span) = span {
-            span.finish(match outcome {
-                Outcome::Response(status) => Ok(status),
-                Outcome::Failed(fault) => Err(fault),
-            });
-        }
+        let sent = attempt(front, limits, (&target, protocol), (head, body), clock, counted, guard).await;
+        let outcome = outcome_of(&sent);
 
         let replayable = || upload.is_none_or(|u| u.is_replayable());
         let unprocessed = retry::may_begin_anew(rule.and_then(|r| r.retry.as_ref()), outcome);
         if let Some(where_to) = unprocessed.filter(|_| may_anew && replayable()) {
+            if where_to == Anew::OtherWorkload {
+                tried.extend(target.everywhere());
+            }
             let next = again(front, snapshot, directed, &tried);
             if let Ok(next) = next
                 && (where_to == Anew::Anywhere || !tried.contains(&next.address))
             {
-                target = next;
-                anew += 1;
+                (target, anew, began_anew) = (next, anew + 1, true);
                 continue;
             }
         }
@@ -123,15 +100,15 @@ pub async fn forward(
             return Ok((response, clock.deadline()));
         };
         if budget.as_ref().is_some_and(|b| !b.take_retry(std::time::Instant::now())) {
-            let refused =
-                Attempted { service: Some(&named), retry: number + 1, fault: Some(Fault::RetryBudget), budgeted };
+            let fault = Some(Fault::RetryBudget);
+            let refused = Attempted { service: Some(&named), retry: number + 1, fault, budgeted: true };
             front.shared.telemetry.attempt(refused);
             if let Some(span) = &mut guard.span {
                 span.budget_refused();
             }
             return Err(Fault::RetryBudget.into());
         }
-        number += 1;
+        (number, began_anew) = (number + 1, false);
         // What the attempt answered is given up before the pause, so that its stream is free.
         drop(sent);
         let pause = Instant::now() + retry::backoff(retry.backoff, number, rand::random());
@@ -141,6 +118,53 @@ pub async fn forward(
         }
         sleep_until(pause).await;
         target = again(front, snapshot, directed, &tried)?;
+    }
+}
+
+/// One attempt at one endpoint, until its response head or `clock`; recorded, measured, counted.
+async fn attempt(
+    front: &Frontend,
+    limits: &Limits,
+    (target, protocol): (&Arc<Target>, Protocol),
+    (mut head, body): (Outgoing, Body),
+    clock: Clock,
+    counted: Attempted<'_>,
+    guard: &mut RequestGuard,
+) -> Result<Sent, DialFault> {
+    guard.record.attempts += 1;
+    guard.record.destination.address = Some(target.address);
+    guard.record.destination.workload = target.workload.clone();
+    let span = guard.span.as_ref().map(|s| s.attempt(guard.record.attempts, target.address));
+    if let Some(span) = &span {
+        head.headers.insert(TRACEPARENT, span.parent().header());
+    }
+    let load = target.load.start(std::time::Instant::now());
+    let sending = send(front, limits, target, protocol, head, body);
+    let sent = match clock.bounded {
+        // A timer costs more than many a request.
+        false => sending.await,
+        true => timeout_at(clock.at, sending).await.unwrap_or_else(|_| Err(clock.fault.into())),
+    };
+    let outcome = outcome_of(&sent);
+    let failed = match outcome {
+        Outcome::Response(status) => status.is_server_error(),
+        Outcome::Failed(_) => true,
+    };
+    load.done(std::time::Instant::now(), failed);
+    front.shared.telemetry.attempt(Attempted { fault: sent.as_ref().err().map(|f| f.fault), ..counted });
+    if let Some(span) = span {
+        span.finish(match outcome {
+            Outcome::Response(status) => Ok(status),
+            Outcome::Failed(fault) => Err(fault),
+        });
+    }
+    sent
+}
+
+fn outcome_of(sent: &Result<Sent, DialFault>) -> Outcome {
+    match sent {
+        Ok(sent) => Outcome::Response(sent.response.status()),
+        Err(fault) => Outcome::Failed(fault.fault),
     }
 }
 
@@ -154,7 +178,8 @@ fn again(
     pick(front.shared.snapshot().as_deref().unwrap_or(snapshot), directed, tried)
 }
 
-fn pick(snapshot: &Snapshot, directed: &Directed, tried: &[SocketAddr]) -> Result<Arc<Target>, Fault> {
+/// An endpoint of the backend, one that was not tried yet while there is one.
+pub(super) fn pick(snapshot: &Snapshot, directed: &Directed, tried: &[SocketAddr]) -> Result<Arc<Target>, Fault> {
     // HTTPRouteRule.backendRefs: an unknown Service is 500, one without endpoints is 503.
     let endpoints = snapshot.endpoints(&directed.service, directed.port).ok_or(Fault::BrokenBackend)?;
     endpoints.pick(rand::random(), std::time::Instant::now(), tried).cloned().ok_or(Fault::NoEndpoint)

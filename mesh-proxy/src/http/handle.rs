@@ -10,7 +10,7 @@ use super::{
     mirror::{self, mirror},
     outgoing::Outgoing,
     response::{Deadline, ResponseBody},
-    upgrade,
+    upgrade::{self, Upgrades},
     upload::Upload,
 };
 use crate::{telemetry::RequestGuard, tunnel::DialFault};
@@ -30,9 +30,11 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Serves one request. Never fails: what goes wrong is a response. Dropping it ends the request, and its record says so.
+/// `upgrades`: who may ask for another protocol on its connection.
 pub async fn handle(
     front: Arc<Frontend>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
+    upgrades: Option<&Upgrades>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let started = Instant::now();
     let Some(snapshot) = front.shared.snapshot() else {
@@ -41,18 +43,18 @@ pub async fn handle(
     let mut guard =
         front.shared.telemetry.request(front.direction(), snapshot.settings().access_log, started.into_std());
     // A request with a body is served as if it had not asked: RFC 9110 §7.8 leaves the choice to us.
-    let upgraded = (head::wants_upgrade(request.version(), request.headers()) && request.body().is_end_stream())
-        .then(|| hyper::upgrade::on(&mut request));
+    let wants = head::wants_upgrade(request.version(), request.headers()) && request.body().is_end_stream();
+    let upgrades = upgrades.filter(|_| wants);
     let (parts, incoming) = request.into_parts();
     let grpc = head::is_grpc(&parts.headers);
     let is_head = parts.method == Method::HEAD;
     front.describe(&mut guard.record);
 
     let mut upload = None;
-    let served = match read(&front, parts, upgraded.is_some(), &mut guard) {
+    let served = match read(&front, parts, upgrades.is_some(), &mut guard) {
         Err(fault) => Err(fault.into()),
-        Ok(outgoing) => match upgraded {
-            Some(client) => match Box::pin(upgrade::upgrade(&front, &snapshot, outgoing, client, guard)).await {
+        Ok(outgoing) => match upgrades {
+            Some(upgrades) => match Box::pin(upgrade::upgrade(&front, &snapshot, outgoing, upgrades, guard)).await {
                 Ok(response) => return Ok(response),
                 Err((fault, back)) => {
                     guard = back;

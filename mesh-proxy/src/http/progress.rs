@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub struct Progress {
     moves: AtomicU64,
     requests: AtomicU32,
+    /// Requests so far, whether they are still served or not.
+    begun: AtomicU32,
     /// Bytes came while no request was being served: the head of the next one has begun.
     head_begun: AtomicBool,
 }
@@ -37,8 +39,19 @@ impl Progress {
     /// A request head is complete.
     pub fn request(self: &Arc<Self>) -> Serving {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         self.head_begun.store(false, Ordering::Relaxed);
         Serving(self.clone())
+    }
+
+    /// How many requests there were so far.
+    pub fn begun(&self) -> u32 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether there was a request, none is being served, and none has begun.
+    fn is_between_requests(&self) -> bool {
+        self.begun() > 0 && self.requests.load(Ordering::Relaxed) == 0 && !self.head_begun.load(Ordering::Relaxed)
     }
 
     fn read(&self) {
@@ -83,6 +96,11 @@ impl Bounds {
         self.waiting = if head { self.waiting + 1 } else { 0 };
         self.still > self.idle || self.waiting > self.head
     }
+
+    /// Whether it waits for its next request, and nothing has moved between the last two looks.
+    pub fn rests(&self, progress: &Progress) -> bool {
+        self.still > 0 && progress.is_between_requests()
+    }
 }
 
 /// A connection whose bytes are counted.
@@ -93,6 +111,22 @@ pub struct Watched<T> {
     progress: Arc<Progress>,
 }
 
+impl<T> Watched<T> {
+    /// Puts back what was read from it.
+    pub fn with_ahead(mut self, read: Bytes) -> Self {
+        self.ahead = match self.ahead.is_empty() {
+            true => read,
+            false => [read, self.ahead].concat().into(),
+        };
+        self
+    }
+
+    /// The connection, and what was read from it but not taken.
+    pub fn into_parts(self) -> (T, Bytes) {
+        (self.io, self.ahead)
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
@@ -100,6 +134,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
             let n = this.ahead.len().min(buf.remaining());
             buf.put_slice(&this.ahead[..n]);
             this.ahead.advance(n);
+            if this.ahead.is_empty() {
+                // An empty rest would hold on to the whole buffer.
+                this.ahead = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

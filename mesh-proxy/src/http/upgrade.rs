@@ -1,8 +1,9 @@
-//! Upgrade: HTTP/1.1 requests for another protocol (WebSocket): one plain HTTP/1.1 connection to the application, through a tunnel where it is in the mesh, then bytes. It must not retry.
+//! Upgrade: HTTP/1.1 requests for another protocol (WebSocket): one plain HTTP/1.1 connection to the application, through a tunnel where it is in the mesh, then bytes. It must not retry what was sent.
 
 use super::{
     body::Body,
-    direct::{Direction, direct},
+    direct::{Directed, Direction, direct},
+    forward::pick,
     frontend::Frontend,
     outgoing::{Outgoing, Protocol},
     plain::{H1_BUFFER_MIN, fault_of},
@@ -14,14 +15,58 @@ use crate::{
     tunnel::{DialFault, Reached},
 };
 use http::{Response, StatusCode};
-use hyper::{client::conn::http1, upgrade::OnUpgrade};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use mesh_core::{balance::Target, decide::transport, fault::Fault, mesh::Limits, snapshot::Snapshot};
-use std::sync::Arc;
+use mesh_core::{
+    balance::Target,
+    decide::transport,
+    fault::Fault,
+    mesh::Limits,
+    retry::{self, Anew, Outcome, REACHES},
+    snapshot::Snapshot,
+};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use std::{net::SocketAddr, sync::Arc};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
     time::{Instant, timeout},
 };
+
+/// A client's connection that speaks another protocol now.
+type Upgraded = Box<dyn Io>;
+
+/// Any stream of bytes.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// How a connection of a client goes from who serves its requests to who carries its bytes.
+#[derive(Default)]
+pub struct Upgrades(Mutex<Option<oneshot::Sender<Upgraded>>>);
+
+impl Upgrades {
+    /// The answer will be 101: the connection comes when it has been written.
+    fn switch(&self) -> oneshot::Receiver<Upgraded> {
+        let (give, take) = oneshot::channel();
+        *self.0.lock() = Some(give);
+        take
+    }
+
+    /// Whether the last answer was 101.
+    pub fn is_switched(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
+    /// Hands the connection over.
+    pub fn give(&self, io: impl Io + 'static) {
+        if let Some(give) = self.0.lock().take() {
+            // Whoever does not take it any more has closed the application's side.
+            let _ = give.send(Box::new(io));
+        }
+    }
+}
 
 /// A failed upgrade with the record of its request.
 type Failed = (DialFault, Box<RequestGuard>);
@@ -32,7 +77,7 @@ pub async fn upgrade(
     front: &Arc<Frontend>,
     snapshot: &Snapshot,
     mut outgoing: Outgoing,
-    client: OnUpgrade,
+    upgrades: &Upgrades,
     mut guard: Box<RequestGuard>,
 ) -> Result<Response<ResponseBody>, Failed> {
     let directed = match direct(front, snapshot, &mut outgoing, &mut guard.record) {
@@ -41,23 +86,13 @@ pub async fn upgrade(
         Direction::Refuse(fault) => return Err((fault.into(), guard)),
     };
     guard.record.service = Some((directed.service.clone(), directed.port));
-    let target = match snapshot.endpoints(&directed.service, directed.port) {
-        None => return Err((Fault::BrokenBackend.into(), guard)),
-        Some(endpoints) => match endpoints.pick(rand::random(), std::time::Instant::now(), &[]) {
-            None => return Err((Fault::NoEndpoint.into(), guard)),
-            Some(target) => target.clone(),
-        },
-    };
-    guard.record.attempts = 1;
-    guard.record.destination.address = Some(target.address);
-    guard.record.destination.workload = target.workload.clone();
     let limits = &snapshot.settings().limits;
     let exchanged = async {
         let patience = directed.rule().and_then(|r| r.request_timeout);
-        let exchange = exchange(front, limits, &target, outgoing, &mut guard);
+        let exchanging = reach_one(front, snapshot, &directed, &outgoing, &mut guard);
         match patience {
-            Some(patience) => timeout(patience, exchange).await.unwrap_or(Err(Fault::RequestTimeout.into())),
-            None => exchange.await,
+            Some(patience) => timeout(patience, exchanging).await.unwrap_or(Err(Fault::RequestTimeout.into())),
+            None => exchanging.await,
         }
     };
     let mut response = match exchanged.await {
@@ -71,17 +106,19 @@ pub async fn upgrade(
         return Ok(ResponseBody::wrap(response, guard, None, None, false));
     }
     guard.record.status = Some(StatusCode::SWITCHING_PROTOCOLS);
+    let client = upgrades.switch();
     let application = hyper::upgrade::on(&mut response);
     let (handshake, idle) = (limits.handshake, limits.idle);
     tokio::spawn(async move {
         // Both are ready as soon as the 101 has been read here and written to the client.
-        let both = async { tokio::try_join!(client, application) };
+        let both = async { (client.await.ok(), application.await) };
         let (client, application) = match timeout(handshake, both).await {
-            Ok(Ok(both)) => both,
-            Ok(Err(error)) => return guard.record.fail(Fault::ClientGone, error),
+            Ok((Some(client), Ok(application))) => (client, application),
+            Ok((None, _)) => return guard.record.fail(Fault::ClientGone, "its connection ended with the upgrade"),
+            Ok((_, Err(error))) => return guard.record.fail(Fault::UpstreamReset, error),
             Err(_) => return guard.record.fail(Fault::ClientGone, "no bytes after the upgrade"),
         };
-        let mut client = Stream(TokioIo::new(client));
+        let mut client = Stream(client);
         let mut application = Stream(TokioIo::new(application));
         let carried = tcp::carry(&mut client, &mut application, idle).await;
         crate::fault::finish(&mut guard.record, carried);
@@ -89,6 +126,37 @@ pub async fn upgrade(
     let (mut head, _) = response.into_parts();
     directed.edit_response(&mut head.headers);
     Ok(ResponseBody::bare(Response::from_parts(head, Body::Empty)))
+}
+
+/// Exchanges heads with an endpoint; with another one if the first cannot be reached.
+async fn reach_one(
+    front: &Frontend,
+    snapshot: &Snapshot,
+    directed: &Directed,
+    outgoing: &Outgoing,
+    guard: &mut RequestGuard,
+) -> Result<Response<hyper::body::Incoming>, DialFault> {
+    let limits = &snapshot.settings().limits;
+    let stanza = directed.rule().and_then(|r| r.retry.as_ref());
+    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+    for reach in 1.. {
+        let target = pick(snapshot, directed, &tried)?;
+        tried.push(target.address);
+        guard.record.attempts += 1;
+        guard.record.destination.address = Some(target.address);
+        guard.record.destination.workload = target.workload.clone();
+        let exchanged = exchange(front, limits, &target, outgoing.clone(), guard).await;
+        let Err(fault) = exchanged else { return exchanged };
+        let anew = retry::may_begin_anew(stanza, Outcome::Failed(fault.fault));
+        if anew == Some(Anew::OtherWorkload) {
+            tried.extend(target.everywhere());
+        }
+        let other = || pick(snapshot, directed, &tried).is_ok_and(|next| !tried.contains(&next.address));
+        if anew.is_none() || reach >= REACHES || !other() {
+            return Err(fault);
+        }
+    }
+    Err(Fault::Internal.into())
 }
 
 async fn exchange(

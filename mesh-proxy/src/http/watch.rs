@@ -40,6 +40,8 @@ pub(super) enum Version {
 pub(super) enum Word {
     /// Tell the client to come again on another one.
     Leave,
+    /// It waits for its next request and may be kept for less (HTTP/1.1).
+    Rest,
     /// Close it.
     Close,
 }
@@ -59,6 +61,7 @@ pub(super) struct Watch<'a> {
     /// When the drain is over.
     cut: Option<Instant>,
     told: bool,
+    rested: bool,
 }
 
 impl<'a> Watch<'a> {
@@ -73,7 +76,19 @@ impl<'a> Watch<'a> {
         let mut ticks = interval_at(Instant::now() + tick, tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let bounds = Bounds::new(version == Version::Http1, limits, tick);
-        Self { version, front, limits, progress, used, ticks, bounds, quiet: None, cut: None, told: false }
+        Self {
+            version,
+            front,
+            limits,
+            progress,
+            used,
+            ticks,
+            bounds,
+            quiet: None,
+            cut: None,
+            told: false,
+            rested: false,
+        }
     }
 
     /// Waits until something is to be done.
@@ -98,6 +113,10 @@ impl<'a> Watch<'a> {
                 now = self.ticks.tick() => {
                     if self.cut.is_some_and(|cut| now >= cut) || self.bounds.exceeded(self.progress) {
                         return (Word::Close, self);
+                    }
+                    if !http2 && !self.rested && self.quiet.is_none() && self.bounds.rests(self.progress) {
+                        self.rested = true;
+                        return (Word::Rest, self);
                     }
                     false
                 }

@@ -14,7 +14,7 @@ use mesh_core::{
     fault::Fault,
     identity::Identity,
     mesh::{Limits, Service, Workload},
-    retry::REACHES,
+    retry::{self, Anew, Outcome, REACHES},
 };
 use smallvec::SmallVec;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -33,9 +33,9 @@ pub async fn carry(
 ) {
     let Some(settings) = shared.settings() else { return io.reset() };
     let named = (service.id.clone(), port);
-    let mut tried: SmallVec<[SocketAddr; REACHES as usize]> = SmallVec::new();
+    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
     let mut last = DialFault::from(Fault::NoEndpoint);
-    while (tried.len() as u32) < REACHES {
+    while record.record.attempts < REACHES {
         let now = std::time::Instant::now();
         let Some(target) = endpoints.pick(rand::random(), now, &tried) else { break };
         if tried.contains(&target.address) {
@@ -64,6 +64,9 @@ pub async fn carry(
             Err(fault) => {
                 tracing::debug!(endpoint = %target.address, fault = fault.fault.label(), detail = fault.detail(), "endpoint not reached");
                 last = fault;
+                if retry::may_begin_anew(None, Outcome::Failed(last.fault)) == Some(Anew::OtherWorkload) {
+                    tried.extend(target.everywhere());
+                }
             }
         }
         // Without a certificate of our own no other endpoint is any better.

@@ -50,7 +50,8 @@ pub async fn captured(
     record.record.source.identity = Some(client.identity.clone());
     record.record.source.workload = Some(client);
     record.record.destination.address = Some(destination);
-    let bytes = opaque(stream, decision, &snapshot, &local, &shared, record);
+    // On the heap, so that requests' connections do not carry its room about.
+    let bytes = Box::pin(opaque(stream, decision, &snapshot, &local, &shared, record));
     // The record ends with the future, cut or not.
     fault::until_drained(bytes, &shared.drain, snapshot.settings().limits.drain).await;
     drop(permit);

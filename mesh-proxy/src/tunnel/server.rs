@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::Request;
 use mesh_core::mesh::Limits;
-use std::{future::Future, sync::Arc};
+use std::future::Future;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Duration, Instant, sleep_until, timeout},
@@ -65,7 +65,7 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         .max_pending_accept_reset_streams(limits.streams_per_connection as usize)
         .max_concurrent_reset_streams(RESETS_REMEMBERED)
         .max_local_error_reset_streams(RESETS_MADE)
-        .handshake(Parting::new(io, Arc::new(true.into())));
+        .handshake(Parting::new(io));
     let mut connection = timeout(limits.handshake, handshake)
         .await
         .map_err(|_| Ended::NoPreface(limits.handshake))?

@@ -83,6 +83,38 @@ async fn a_head_that_drips_is_cut_and_a_quiet_connection_is_not() {
 }
 
 #[tokio::test]
+async fn a_connection_that_rests_between_requests_serves_the_next_as_if_it_were_the_first() {
+    let mut settings = settings();
+    // Looked at every 50 ms.
+    settings.limits.handshake = Duration::from_millis(200);
+    let world = World::with(settings);
+    let app = App::start(|_, s| Reply::text(format!("{}.", s.head.uri.path()))).await;
+    world.service("cart", AppProtocol::Http, &[app.address]);
+    let mut io = world.connect("cart");
+    let rest = async || tokio::time::sleep(Duration::from_millis(250)).await;
+    for n in 0..3 {
+        io.write_all(format!("GET /{n} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.unwrap();
+        let answer = until(&mut io, &format!("/{n}.")).await;
+        assert!(answer.contains("HTTP/1.1 200") && !answer.contains("connection: close"), "{answer}");
+        rest().await;
+    }
+    // Two at once, the second of them in two pieces.
+    io.write_all(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\nGET /b HTTP/1.1\r\nho").await.unwrap();
+    until(&mut io, "/a.").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    io.write_all(b"st: a\r\n\r\n").await.unwrap();
+    until(&mut io, "/b.").await;
+    rest().await;
+    io.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await.unwrap();
+    let switched = until(&mut io, "HTTP/1.1 101").await;
+    if !switched.rsplit("101").next().unwrap().contains("\r\n\r\n") {
+        until(&mut io, "\r\n\r\n").await;
+    }
+    io.write_all(b"ping").await.unwrap();
+    assert_eq!(until(&mut io, "ping").await, "ping");
+}
+
+#[tokio::test]
 async fn a_connection_without_a_byte_is_closed_after_the_idle_time() {
     let (app, mut settings) = (App::named("cart").await, settings());
     settings.limits.idle = Duration::from_millis(300);

@@ -32,6 +32,14 @@ pub struct Target {
     pub load: Arc<Load>,
 }
 
+impl Target {
+    /// All addresses at which the same workload would be reached.
+    pub fn everywhere(&self) -> impl Iterator<Item = SocketAddr> {
+        let others = self.workload.iter().flat_map(|w| w.addresses.iter());
+        others.map(|ip| SocketAddr::new(*ip, self.address.port())).chain([self.address])
+    }
+}
+
 impl EndpointSet {
     /// Whether an address is among them.
     pub fn contains(&self, address: IpAddr) -> bool {

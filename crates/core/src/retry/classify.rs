@@ -42,8 +42,10 @@ pub fn may_repeat(retry: &Retry, method: &Method, outcome: Outcome) -> bool {
 pub enum Anew {
     /// At any endpoint, also the same one.
     Anywhere,
-    /// Only at one that was not tried yet.
-    Elsewhere,
+    /// Only at one that was not tried yet, which may be another address of the same workload.
+    OtherAddress,
+    /// Only at one of a workload that was not tried yet.
+    OtherWorkload,
 }
 
 /// Whether an attempt that ended so may be made anew without counting as a retry (not looking at [`REACHES`] and body replay).
@@ -54,7 +56,9 @@ pub fn may_begin_anew(retry: Option<&Retry>, outcome: Outcome) -> Option<Anew> {
         // non-idempotent methods." A peer refuses streams when it goes away: who dials it again finds its successor.
         Outcome::Failed(Fault::StreamRefused) => Some(Anew::Anywhere),
         // Who says how often to retry gets exactly that. HTTPRouteRetry.attempts: "An explicit zero value MUST disable retries."
-        Outcome::Failed(fault) if fault.unprocessed() && retry.is_none() => Some(Anew::Elsewhere),
+        Outcome::Failed(Fault::ConnectFailed) if retry.is_none() => Some(Anew::OtherAddress),
+        // Whoever is at one of its addresses is at the others, and another wait for the dead would double the client's.
+        Outcome::Failed(Fault::ConnectTimeout | Fault::PeerIdentity) if retry.is_none() => Some(Anew::OtherWorkload),
         Outcome::Failed(_) | Outcome::Response(_) => None,
     }
 }
@@ -92,8 +96,12 @@ mod tests {
 
     #[test]
     fn what_reached_nobody_begins_anew_unless_the_rule_speaks_of_retries() {
-        for fault in [Fault::ConnectFailed, Fault::ConnectTimeout, Fault::PeerIdentity] {
-            assert_eq!(may_begin_anew(None, Outcome::Failed(fault)), Some(Anew::Elsewhere), "{fault:?}");
+        for (fault, anew) in [
+            (Fault::ConnectFailed, Anew::OtherAddress),
+            (Fault::ConnectTimeout, Anew::OtherWorkload),
+            (Fault::PeerIdentity, Anew::OtherWorkload),
+        ] {
+            assert_eq!(may_begin_anew(None, Outcome::Failed(fault)), Some(anew), "{fault:?}");
             for attempts in [0, 1] {
                 assert_eq!(may_begin_anew(Some(&retry(attempts, &[])), Outcome::Failed(fault)), None, "{fault:?}");
             }
