@@ -7,11 +7,12 @@ use super::{
     frontend::Frontend,
     watch::{Version, linger},
 };
+use crate::parting::Parting;
 use bytes::Bytes;
 use mesh_core::mesh::Limits;
 use std::sync::Arc;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -28,7 +29,11 @@ where
         let begun = tokio::select! {
             begun = detect(&mut io, read, limits) => begun,
             // A connection that was opened ahead and is still not used, or that rests.
-            () = async { front.ending().await; sleep(linger(limits)).await } => None,
+            () = async { front.ending().await; sleep(linger(limits)).await } => {
+                // Its next request may be on its way, and must not be answered by a reset.
+                let _ = Parting::new(io).shutdown().await;
+                return;
+            }
         };
         // On the heap, so that what serves is there only while there is something to serve.
         let rests = match begun {
