@@ -10,6 +10,7 @@ use mesh_sys::{Netns, socket};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::Range,
     sync::Arc,
 };
 use tokio::{
@@ -17,6 +18,14 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, timeout_at},
 };
+
+/// Ports that go with a peer's address when it is lent. Below those that kernels give to outgoing connections (`ip_local_port_range`: from 32768
+/// on): a connection that the peer itself opens to the same application while the lent one lives must not have the same two ends, or its
+/// packets would be taken for the other's and it would get no answer.
+const LENT_PORTS: Range<u16> = 10_240..32_768;
+
+/// Ports that are tried for one connection.
+const LENT_TRIES: u32 = 8;
 
 /// A workload that this proxy serves: a pod of the node, or the gateway that the proxy is.
 #[derive(Debug)]
@@ -83,14 +92,23 @@ impl Local {
     pub async fn connect_as(&self, source: IpAddr, to: SocketAddr, deadline: Instant) -> Result<TcpStream, DialFault> {
         // A pod that calls itself must use its own address in the ordinary way: a transparent one would meet its own half-open connection.
         let own = self.workload.load().addresses.contains(&source) || source == to.ip() || source.is_loopback();
-        let foreign = (!own && self.netns.is_some() && source.is_ipv4() == to.is_ipv4()).then_some(source);
-        match self.socket(to, foreign) {
-            Err(error) if foreign.is_some() => {
-                tracing::debug!(%source, %to, %error, "the peer's address cannot be used towards the application");
-                dial(self.socket(to, None), to, deadline).await
+        if !own && self.netns.is_some() && source.is_ipv4() == to.is_ipv4() {
+            for _ in 0..LENT_TRIES {
+                let lent = SocketAddr::new(source, rand::random_range(LENT_PORTS));
+                match self.socket(to, Some(lent)) {
+                    Ok(socket) => match dial(Ok(socket), to, deadline).await {
+                        Err(fault) if is_taken(&fault) => {}
+                        dialled => return dialled,
+                    },
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                    Err(error) => {
+                        tracing::debug!(%source, %to, %error, "the peer's address cannot be used towards the application");
+                        break;
+                    }
+                }
             }
-            made => dial(made, to, deadline).await,
         }
+        dial(self.socket(to, None), to, deadline).await
     }
 
     /// As [`Self::open`], on the current runtime.
@@ -113,7 +131,7 @@ impl Local {
     }
 
     /// A marked socket in the workload's namespace, bound to `source` if there is one.
-    fn socket(&self, to: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpSocket> {
+    fn socket(&self, to: SocketAddr, source: Option<SocketAddr>) -> io::Result<TcpSocket> {
         let mark = self.netns.as_ref().map(|_| PROXY_MARK);
         let made = self.inside(|| {
             let socket = socket::dialing(to.ip(), mark)?;
@@ -131,6 +149,12 @@ impl Local {
             None => Ok(f()),
         }
     }
+}
+
+/// Whether there is already a connection with these two ends.
+fn is_taken(fault: &DialFault) -> bool {
+    let source = fault.source.as_deref().and_then(|e| e.downcast_ref::<io::Error>());
+    source.is_some_and(|e| e.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 async fn dial(socket: io::Result<TcpSocket>, to: SocketAddr, deadline: Instant) -> Result<TcpStream, DialFault> {

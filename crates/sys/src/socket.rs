@@ -1,6 +1,5 @@
 //! TCP sockets as the proxy needs them: marked, with the source of a peer, with the destination before capture. It must not connect; the runtime does.
 
-use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::{
     io,
@@ -31,21 +30,21 @@ pub fn dialing(to: IpAddr, mark: Option<u32>) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Binds a dialling socket to an address that need not be of this host, with a free port (`IP_TRANSPARENT`; needs CAP_NET_ADMIN).
-pub fn bind_foreign_source(socket: &Socket, source: IpAddr) -> io::Result<()> {
+/// Binds a dialling socket to an address that need not be of this host (`IP_TRANSPARENT`; needs CAP_NET_ADMIN). Connections to different
+/// destinations may have the same source; `AddrInUse`: somebody listens on the port.
+pub fn bind_foreign_source(socket: &Socket, source: SocketAddr) -> io::Result<()> {
     match source {
-        IpAddr::V4(_) => {
+        SocketAddr::V4(_) => {
             socket.set_ip_transparent_v4(true)?;
             socket.set_freebind_v4(true)?;
         }
-        IpAddr::V6(_) => {
+        SocketAddr::V6(_) => {
             socket.set_ip_transparent_v6(true)?;
             socket.set_freebind_v6(true)?;
         }
     }
-    // The port is chosen when the destination is known: else there were 28,000 of them for all destinations together.
-    setsockopt(socket, sockopt::IpBindAddressNoPort, &true)?;
-    socket.bind(&SocketAddr::new(source, 0).into())
+    socket.set_reuse_address(true)?;
+    socket.bind(&source.into())
 }
 
 /// A listening, non-blocking socket. An unspecified IPv6 address also takes IPv4 peers. Its connections inherit the mark.

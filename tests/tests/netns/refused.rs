@@ -5,7 +5,7 @@ use mesh_tests::{Mesh, eventually};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use std::{fs, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 use time::OffsetDateTime;
 
 /// A certificate that a peer shows, and the word that the log must have for refusing it; none: it is right.
@@ -139,8 +139,14 @@ spec: {mode: Permissive}
 ";
     let mesh = Mesh::up(&format!("{PAIR}\n---\n{permissive}")).unwrap();
     let far = mesh.address("shop/far").unwrap();
-    let outcome = mesh.pod("outside/outsider").request(&format!("http://{far}:8080/")).unwrap();
-    assert_eq!(outcome.status, Some(200), "{outcome:?}");
+    let outsider = mesh.address("outside/outsider").unwrap();
+    for _ in 0..20 {
+        let outcome = mesh.pod("outside/outsider").request(&format!("http://{far}:8080/")).unwrap();
+        assert_eq!(outcome.status, Some(200), "{outcome:?}");
+        let seen: SocketAddr = outcome.report.unwrap()["remote"].as_str().unwrap().parse().unwrap();
+        // The application sees the client's address, but never a port that the client's own next connection may have.
+        assert!(seen.ip().to_canonical().to_string() == outsider && seen.port() < 32_768, "{seen}");
+    }
 }
 
 /// Ends the proxy of n2, and its agent, which would keep the ports of the pods.
