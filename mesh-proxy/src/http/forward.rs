@@ -28,6 +28,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 /// A time so far away that nothing waits for it: 100 years.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// Addresses that were tried for a request, or that would be no better.
+pub(super) type Tried = SmallVec<[SocketAddr; 4]>;
+
 /// Sends a request until a response head is good enough. Returns it with what is left of its timeouts, or the fault of the last attempt.
 pub async fn forward(
     front: &Frontend,
@@ -50,7 +53,7 @@ pub async fn forward(
     let protocol = front.protocol_of(snapshot, &directed.service, directed.port, &outgoing);
     let method = outgoing.method.clone();
     let mut outgoing = Some(outgoing);
-    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+    let mut tried = Tried::new();
     let mut target = pick(snapshot, directed, &tried)?;
     // Attempts that count as retries, and those that began anew since nobody had processed them.
     let (mut number, mut anew, mut began_anew) = (0, 0, false);
@@ -76,21 +79,18 @@ pub async fn forward(
         let outcome = outcome_of(&sent);
 
         let replayable = || upload.is_none_or(|u| u.is_replayable());
-        let unprocessed = retry::may_begin_anew(rule.and_then(|r| r.retry.as_ref()), outcome);
-        if let Some(where_to) = unprocessed.filter(|_| may_anew && replayable()) {
-            if where_to == Anew::OtherWorkload {
-                tried.extend(target.everywhere());
-            }
-            let next = again(front, snapshot, directed, &tried);
-            if let Ok(next) = next
-                && (where_to == Anew::Anywhere || !tried.contains(&next.address))
-            {
-                (target, anew, began_anew) = (next, anew + 1, true);
-                continue;
-            }
+        // What follows looks at the newest config: endpoints that died are the usual reason for it.
+        if sent.is_err()
+            && may_anew
+            && replayable()
+            && let Some(next) =
+                anew_at(front.shared.snapshot().as_deref().unwrap_or(snapshot), directed, outcome, &target, &mut tried)
+        {
+            (target, anew, began_anew) = (next, anew + 1, true);
+            continue;
         }
-        let again_by = retry.filter(|retry| more && retry::may_repeat(retry, &method, outcome) && replayable());
-        let Some(retry) = again_by else {
+        let repeated = retry.filter(|retry| more && retry::may_repeat(retry, &method, outcome) && replayable());
+        let Some(retry) = repeated else {
             let Sent { response, peer } = sent?;
             if let Some(upload) = upload {
                 upload.keep_no_more();
@@ -117,7 +117,7 @@ pub async fn forward(
             return Err(whole.fault.into());
         }
         sleep_until(pause).await;
-        target = again(front, snapshot, directed, &tried)?;
+        target = pick(front.shared.snapshot().as_deref().unwrap_or(snapshot), directed, &tried)?;
     }
 }
 
@@ -168,14 +168,21 @@ fn outcome_of(sent: &Result<Sent, DialFault>) -> Outcome {
     }
 }
 
-/// Another endpoint by the newest config: endpoints that died are the usual reason to look again.
-fn again(
-    front: &Frontend,
+/// The endpoint at which an attempt at `target` that nobody has processed is made anew. None: it was processed, the rule's `retry` decides,
+/// or nobody is left.
+pub(super) fn anew_at(
     snapshot: &Snapshot,
     directed: &Directed,
-    tried: &[SocketAddr],
-) -> Result<Arc<Target>, Fault> {
-    pick(front.shared.snapshot().as_deref().unwrap_or(snapshot), directed, tried)
+    outcome: Outcome,
+    target: &Target,
+    tried: &mut Tried,
+) -> Option<Arc<Target>> {
+    let anew = retry::may_begin_anew(directed.rule().and_then(|r| r.retry.as_ref()), outcome)?;
+    if anew == Anew::OtherWorkload {
+        tried.extend(target.everywhere());
+    }
+    let next = pick(snapshot, directed, tried).ok()?;
+    (anew == Anew::Anywhere || !tried.contains(&next.address)).then_some(next)
 }
 
 /// An endpoint of the backend, one that was not tried yet while there is one.

@@ -12,7 +12,10 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+};
 
 /// What a connection has done so far.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ pub struct Progress {
     requests: AtomicU32,
     /// Requests so far, whether they are still served or not.
     begun: AtomicU32,
+    /// Who waits for the first of them.
+    first: Notify,
     /// Bytes came while no request was being served: the head of the next one has begun.
     head_begun: AtomicBool,
 }
@@ -39,7 +44,9 @@ impl Progress {
     /// A request head is complete.
     pub fn request(self: &Arc<Self>) -> Serving {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        if self.begun.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.first.notify_one();
+        }
         self.head_begun.store(false, Ordering::Relaxed);
         Serving(self.clone())
     }
@@ -47,6 +54,11 @@ impl Progress {
     /// How many requests there were so far.
     pub fn begun(&self) -> u32 {
         self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the first request; to be called by one alone.
+    pub async fn first(&self) {
+        self.first.notified().await;
     }
 
     /// Whether there was a request, none is being served, and none has begun.

@@ -3,7 +3,7 @@
 use super::{
     body::Body,
     direct::{Directed, Direction, direct},
-    forward::pick,
+    forward::{Tried, anew_at, pick},
     frontend::Frontend,
     outgoing::{Outgoing, Protocol},
     plain::{H1_BUFFER_MIN, fault_of},
@@ -22,12 +22,11 @@ use mesh_core::{
     decide::transport,
     fault::Fault,
     mesh::Limits,
-    retry::{self, Anew, Outcome, REACHES},
+    retry::{Outcome, REACHES},
     snapshot::Snapshot,
 };
 use parking_lot::Mutex;
-use smallvec::SmallVec;
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::oneshot,
@@ -137,26 +136,22 @@ async fn reach_one(
     guard: &mut RequestGuard,
 ) -> Result<Response<hyper::body::Incoming>, DialFault> {
     let limits = &snapshot.settings().limits;
-    let stanza = directed.rule().and_then(|r| r.retry.as_ref());
-    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
-    for reach in 1.. {
-        let target = pick(snapshot, directed, &tried)?;
+    let mut tried = Tried::new();
+    let mut target = pick(snapshot, directed, &tried)?;
+    loop {
         tried.push(target.address);
         guard.record.attempts += 1;
         guard.record.destination.address = Some(target.address);
         guard.record.destination.workload = target.workload.clone();
         let exchanged = exchange(front, limits, &target, outgoing.clone(), guard).await;
         let Err(fault) = exchanged else { return exchanged };
-        let anew = retry::may_begin_anew(stanza, Outcome::Failed(fault.fault));
-        if anew == Some(Anew::OtherWorkload) {
-            tried.extend(target.everywhere());
-        }
-        let other = || pick(snapshot, directed, &tried).is_ok_and(|next| !tried.contains(&next.address));
-        if anew.is_none() || reach >= REACHES || !other() {
-            return Err(fault);
+        let more = guard.record.attempts < REACHES;
+        let next = more.then(|| anew_at(snapshot, directed, Outcome::Failed(fault.fault), &target, &mut tried));
+        match next.flatten() {
+            Some(next) => target = next,
+            None => return Err(fault),
         }
     }
-    Err(Fault::Internal.into())
 }
 
 async fn exchange(

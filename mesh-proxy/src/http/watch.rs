@@ -5,14 +5,8 @@ use super::{
     progress::{Bounds, Progress},
 };
 use mesh_core::mesh::Limits;
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
-use tokio::{
-    sync::Notify,
-    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
-};
+use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 /// How often connections are looked at: fine enough for the limits, coarse enough for 10,000 idle ones.
 const TICK_MIN: Duration = Duration::from_millis(50);
@@ -52,8 +46,6 @@ pub(super) struct Watch<'a> {
     front: &'a Frontend,
     limits: &'a Limits,
     progress: &'a Progress,
-    /// Whether a request has come, and who is told of the first.
-    used: (&'a AtomicBool, &'a Notify),
     ticks: Interval,
     bounds: Bounds,
     /// Since it was known that it shall leave: when it must.
@@ -65,35 +57,16 @@ pub(super) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn new(
-        version: Version,
-        front: &'a Frontend,
-        limits: &'a Limits,
-        progress: &'a Progress,
-        used: (&'a AtomicBool, &'a Notify),
-    ) -> Self {
+    pub(super) fn new(version: Version, front: &'a Frontend, limits: &'a Limits, progress: &'a Progress) -> Self {
         let tick = (limits.handshake.min(limits.idle) / 4).clamp(TICK_MIN, TICK_MAX);
         let mut ticks = interval_at(Instant::now() + tick, tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let bounds = Bounds::new(version == Version::Http1, limits, tick);
-        Self {
-            version,
-            front,
-            limits,
-            progress,
-            used,
-            ticks,
-            bounds,
-            quiet: None,
-            cut: None,
-            told: false,
-            rested: false,
-        }
+        Self { version, front, limits, progress, ticks, bounds, quiet: None, cut: None, told: false, rested: false }
     }
 
     /// Waits until something is to be done.
     pub(super) async fn next(mut self) -> (Word, Self) {
-        let (used, first) = self.used;
         let http2 = self.version == Version::Http2;
         loop {
             let (waits, leaves) = (self.quiet.is_none(), self.quiet.is_some() && !self.told);
@@ -102,9 +75,9 @@ impl<'a> Watch<'a> {
                     self.quiet = Some(Instant::now() + linger(self.limits));
                     // GOAWAY leaves nothing in doubt; a client of HTTP/1.1 hears it with its next response. Who has just come gets the
                     // stream that it came for: told at once, it would come again and again.
-                    http2 && used.load(Ordering::Relaxed)
+                    http2 && self.progress.begun() > 0
                 }
-                () = first.notified(), if http2 && leaves => true,
+                () = self.progress.first(), if http2 && leaves => true,
                 () = self.front.drain.cancelled(), if self.cut.is_none() => {
                     self.cut = Some(Instant::now() + self.limits.drain);
                     false

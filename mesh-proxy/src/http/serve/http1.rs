@@ -18,19 +18,8 @@ use http::{HeaderValue, StatusCode, header::CONNECTION};
 use hyper::{server::conn::http1::Builder, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::mesh::Limits;
-use std::{
-    future::poll_fn,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Poll,
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    sync::Notify,
-};
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 /// Serves requests; `read` was read before. Returns the connection when it rests: no request is under way, and none has come for a tick of
 /// its watch. Then the caller keeps it for less memory than all that serves it takes. Cancelling it ends the request under way.
@@ -40,9 +29,7 @@ where
 {
     let progress = Arc::new(Progress::default());
     let upgrades = Arc::new(Upgrades::default());
-    let (used, first) = (AtomicBool::new(false), Notify::new());
     let service = service_fn(|request| {
-        used.store(true, Ordering::Relaxed);
         let (front, request_in, upgrades) = (front.clone(), progress.request(), upgrades.clone());
         // On the heap once, instead of moved about: it holds all that a request may come to need.
         Box::pin(async move {
@@ -65,7 +52,7 @@ where
         .max_buf_size((limits.header_bytes as usize).max(H1_BUFFER_MIN))
         .serve_connection(TokioIo::new(Gathered(Parting::new(progress.watch(io, read)))), service);
     // What seldom happens is polled only when it has happened, not with each step of the connection.
-    let watch = Watch::new(Version::Http1, front, limits, &progress, (&used, &first));
+    let watch = Watch::new(Version::Http1, front, limits, &progress);
     let mut watching: FuturesUnordered<_> = [watch.next()].into_iter().collect();
     // Set when it was told to rest: how many requests it had had.
     let mut rests = None;
@@ -115,8 +102,7 @@ where
     }
     match rests {
         Some(before) if before == progress.begun() => {
-            let (io, ahead) = parting.into_inner().with_ahead(parts.read_buf).into_parts();
-            Some((io, ahead))
+            Some(parting.into_inner().with_ahead(parts.read_buf).into_parts())
         }
         // A request came in that moment, whose answer said that it was the last.
         Some(_) => {

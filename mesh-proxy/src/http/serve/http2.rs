@@ -19,17 +19,11 @@ use mesh_core::mesh::Limits;
 use std::{
     future::{Future, poll_fn},
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Poll, ready},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::Notify,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A client that does not answer a PING for so long is gone, however many streams it left.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -40,11 +34,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let progress = Arc::new(Progress::default());
-    let (used, first) = (AtomicBool::new(false), Notify::new());
     let service = service_fn(|request| {
-        if !used.swap(true, Ordering::Relaxed) {
-            first.notify_one();
-        }
         let (front, request_in) = (front.clone(), progress.request());
         // On the heap once, instead of moved about: it holds all that a request may come to need.
         Box::pin(async move {
@@ -65,7 +55,7 @@ where
     let io = TokioIo::new(Gathered(Parting::new(progress.watch(io, read))));
     let mut connection = pin!(builder.serve_connection(io, service));
     // What seldom happens is polled only when it has happened, not with each step of the connection.
-    let watch = Watch::new(Version::Http2, front, limits, &progress, (&used, &first));
+    let watch = Watch::new(Version::Http2, front, limits, &progress);
     let mut watching: FuturesUnordered<_> = [watch.next()].into_iter().collect();
     // Its requests are tasks of their own, whose answers go out together.
     let mut turn = Turn::default();
@@ -84,6 +74,7 @@ where
                     connection.as_mut().graceful_shutdown();
                     watching.push(watch.next());
                 }
+                // Not said of HTTP/2.
                 Poll::Ready(Some((Word::Rest, watch))) => watching.push(watch.next()),
                 Poll::Ready(Some((Word::Close, _)) | None) => {
                     tracing::debug!(peer = %front.peer, "client connection closed: idle, stalled, or drained");
