@@ -137,7 +137,7 @@ fn endpoint_slice(s: &EndpointSlice) -> proto::EndpointSlice {
                 workload: e.workload.as_ref().map(NsName::to_string).unwrap_or_default(),
                 health: match e.health {
                     EndpointHealth::Ready => proto::EndpointHealth::Ready,
-                    EndpointHealth::Draining => proto::EndpointHealth::Draining,
+                    EndpointHealth::Fallback => proto::EndpointHealth::Fallback,
                     EndpointHealth::NotReady => proto::EndpointHealth::NotReady,
                 }
                 .into(),

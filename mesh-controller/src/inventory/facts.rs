@@ -9,7 +9,7 @@ use mesh_core::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 /// A pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +24,8 @@ pub struct Pod {
     pub host_network: bool,
     /// It has ended (phase Succeeded or Failed).
     pub ended: bool,
+    /// Its kubelet said last that it is ready. `Ready` may say otherwise: when a kubelet is silent, the node's controller sets that one to false.
+    pub kubelet_ready: bool,
     /// Its controller: a Deployment for the pods of its ReplicaSets; the pod itself if it has none.
     pub owner: Text,
     /// What its kubelet asks of it over the network.
@@ -107,10 +109,28 @@ impl Pod {
             ),
             host_network: spec.field("hostNetwork").flag()?.unwrap_or(false),
             ended: matches!(phase, "Succeeded" | "Failed"),
+            kubelet_ready: kubelet_ready(&spec, &status)?,
             owner: owner(&root, meta)?,
             probes: probes::of(&object["spec"]).into(),
         })
     }
+}
+
+/// "A Pod is evaluated to be ready only when both … all containers in the Pod are ready" and "all conditions specified in readinessGates
+/// are True" (Pod Lifecycle). Only the kubelet writes `ContainersReady`.
+fn kubelet_ready(spec: &At<'_>, status: &At<'_>) -> Read<bool> {
+    let mut held = BTreeSet::new();
+    for condition in status.field("conditions").items()? {
+        if condition.field("status").text()? == Some("True") {
+            held.extend(condition.field("type").text()?.map(str::to_owned));
+        }
+    }
+    for gate in spec.field("readinessGates").items()? {
+        if !gate.field("conditionType").text()?.is_some_and(|kind| held.contains(kind)) {
+            return Ok(false);
+        }
+    }
+    Ok(held.contains("ContainersReady"))
 }
 
 /// The controlling owner. A ReplicaSet of a Deployment is named after it and the template's hash, which the pod bears as a label.
@@ -229,8 +249,9 @@ fn read_endpoint(endpoint: &At<'_>, namespace: &str) -> Read<Option<Endpoint>> {
         workload,
         health: match (ready, serving && terminating) {
             (true, _) => EndpointHealth::Ready,
-            (false, true) => EndpointHealth::Draining,
+            // Not in anybody's eyes but the kubelet's: the plan, which knows its pod, may say so.
             (false, false) => EndpointHealth::NotReady,
+            (false, true) => EndpointHealth::Fallback,
         },
         zone: shared(endpoint.field("zone").text()?.unwrap_or_default()),
         node: shared(endpoint.field("nodeName").text()?.unwrap_or_default()),

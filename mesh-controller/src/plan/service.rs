@@ -3,7 +3,7 @@
 use super::view::View;
 use crate::inventory::facts::Frontend;
 use mesh_core::{
-    mesh::{Endpoint, EndpointSlice, PortMapping, Service, ServicePort},
+    mesh::{Endpoint, EndpointHealth, EndpointSlice, PortMapping, Service, ServicePort},
     name::{NsName, ServiceId},
 };
 
@@ -33,14 +33,28 @@ pub(super) fn slice(view: &View<'_>, id: &NsName) -> Option<EndpointSlice> {
     let ports = service.spec.ports.iter().filter(|p| p.tcp);
     let ports =
         ports.filter_map(|p| Some(PortMapping { service_port: p.number, target_port: target(&p.name)? })).collect();
-    let endpoints = object.spec.endpoints.iter().map(|e| of_pod(view, e)).collect();
+    let all = &object.spec.endpoints;
+    let any_ready = all.iter().any(|e| e.health == EndpointHealth::Ready);
+    let endpoints = all.iter().map(|e| endpoint(view, e, any_ready)).collect();
     Some(EndpointSlice { id: id.clone(), service: service_id.clone(), ports, endpoints })
 }
 
-/// An endpoint with its pod. A pod on its node's network is no workload, and its address is its node's, so its endpoint is like one outside
-/// the mesh and names nobody. Any other pod stays named: without a workload of that name (it has ended, or is not known yet) the endpoint
-/// gets nothing, as its address may be somebody else's by now.
-fn of_pod(view: &View<'_>, endpoint: &Endpoint) -> Endpoint {
-    let workload = endpoint.workload.clone().filter(|id| !view.pod(id).is_some_and(|pod| pod.spec.host_network));
-    Endpoint { workload, ..endpoint.clone() }
+/// An endpoint with its pod, and what that pod's kubelet says of it.
+///
+/// A pod on its node's network is no workload, and its address is its node's, so its endpoint is like one outside the mesh and names nobody.
+/// Any other pod stays named: without a workload of that name (it has ended, or is not known yet) the endpoint gets nothing, as its address may
+/// be somebody else's by now.
+///
+/// All pods of a node whose kubelet is not heard of (the API server was away, a network is cut) are called not ready by the control plane, in the
+/// worst case all pods of the cluster at once. Where their kubelets' last word was that they serve, and nobody else does, they are tried. Where
+/// somebody is ready that word changes nothing, so it is not even sent to the proxies: the readiness of each pod would go there twice.
+fn endpoint(view: &View<'_>, from: &Endpoint, any_ready: bool) -> Endpoint {
+    let pod = from.workload.as_ref().and_then(|id| view.pod(id));
+    let serves = pod.is_some_and(|pod| pod.spec.kubelet_ready && !pod.meta.deleting);
+    let health = match from.health {
+        EndpointHealth::NotReady if serves && !any_ready => EndpointHealth::Fallback,
+        health => health,
+    };
+    let workload = from.workload.clone().filter(|_| !pod.is_some_and(|pod| pod.spec.host_network));
+    Endpoint { workload, health, ..from.clone() }
 }

@@ -104,6 +104,19 @@ func (s Servers) WaitReady() {
 	s.c.RolledOut(s.Namespace, "deployment/"+s.Name)
 }
 
+// NoneIsReady waits until the control plane calls no server ready.
+func (s Servers) NoneIsReady() {
+	s.c.t.Helper()
+	s.c.Eventually("no endpoint of "+s.Name+" is ready", func() error {
+		out, err := s.c.TryKubectl("-n", s.Namespace, "get", "endpointslices", "-l", "kubernetes.io/service-name="+s.Name,
+			"-o", "jsonpath={.items[*].endpoints[*].conditions.ready}")
+		if err == nil && strings.Contains(out, "true") {
+			err = fmt.Errorf("ready are %s", out)
+		}
+		return err
+	})
+}
+
 // Pods are the names of all pods there are, also of those that end.
 func (s Servers) Pods() []string {
 	out, err := s.c.TryKubectl("-n", s.Namespace, "get", "pods", "-l", "app="+s.Name, "-o", "jsonpath={.items[*].metadata.name}")

@@ -81,10 +81,7 @@ func (c *Cluster) RestartController() { c.t.Helper(); c.Rollout(System, "deploym
 // StopAPIServer ends the API server and keeps it down until StartAPIServer or the story's end.
 func (c *Cluster) StopAPIServer() {
 	c.t.Helper()
-	if err := c.bed.Hold("plane", "apiserver", true); err != nil {
-		c.t.Fatal(err)
-	}
-	c.t.Cleanup(func() { _ = c.bed.Hold("plane", "apiserver", false) })
+	c.hold("plane", "apiserver")
 	c.Eventually("the API server is down", func() error {
 		if _, err := c.TryKubectl("get", "--raw", "/readyz"); err == nil {
 			return errors.New("it answers")
@@ -96,13 +93,27 @@ func (c *Cluster) StopAPIServer() {
 // StartAPIServer lets it run again and waits until it answers.
 func (c *Cluster) StartAPIServer() {
 	c.t.Helper()
-	if err := c.bed.Hold("plane", "apiserver", false); err != nil {
-		c.t.Fatal(err)
-	}
+	c.release("plane", "apiserver")
 	c.Eventually("the API server answers", func() error {
 		_, err := c.TryKubectl("get", "--raw", "/readyz")
 		return err
 	})
+}
+
+// hold ends a service and keeps it down until release or the story's end.
+func (c *Cluster) hold(machine, service string) {
+	c.t.Helper()
+	if err := c.bed.Hold(machine, service, true); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { _ = c.bed.Hold(machine, service, false) })
+}
+
+func (c *Cluster) release(machine, service string) {
+	c.t.Helper()
+	if err := c.bed.Hold(machine, service, false); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // KillProxy sends SIGKILL to the node's proxy, as the kernel does that runs out of memory, and returns when

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Node is one machine of the bed.
@@ -42,6 +43,28 @@ func (n Node) Resume() {
 	if err := n.c.bed.Freeze(n.Name, false); err != nil {
 		n.c.t.Fatal(err)
 	}
+}
+
+// SilenceKubelet ends the node's kubelet, whose pods go on, until HearKubelet or the story's end.
+func (n Node) SilenceKubelet() { n.c.t.Helper(); n.c.hold(n.Name, "kubelet") }
+
+// HearKubelet lets it run again and waits until the node is Ready.
+func (n Node) HearKubelet() {
+	n.c.t.Helper()
+	n.c.release(n.Name, "kubelet")
+	n.Reads("True")
+}
+
+// Reads waits until the API server has this for the status of the node's condition Ready.
+func (n Node) Reads(status string) {
+	n.c.t.Helper()
+	n.c.EventuallyWithin(2*time.Minute, n.Name+" has Ready="+status, func() error {
+		out, err := n.c.TryKubectl("get", "node", n.Name, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
+		if err == nil && out != status {
+			err = fmt.Errorf("it is %s", out)
+		}
+		return err
+	})
 }
 
 // Run runs a command on the node.

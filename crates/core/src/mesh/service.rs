@@ -92,13 +92,13 @@ pub struct Endpoint {
     pub node: Text,
 }
 
-/// EndpointSlice conditions as one value.
+/// What is known of an endpoint's readiness, as one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndpointHealth {
     /// `ready`: takes new traffic.
     Ready,
-    /// `serving` and `terminating`: takes new traffic only if nobody is ready.
-    Draining,
+    /// Takes new traffic only if nobody is ready: it is `serving` and `terminating`, or not `ready` in the eyes of all but its own kubelet.
+    Fallback,
     /// Takes nothing.
     NotReady,
 }

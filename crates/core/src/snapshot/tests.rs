@@ -27,7 +27,7 @@ fn s80() -> Resource {
 fn endpoints_are_the_union_of_slices_each_address_once_with_its_better_state() {
     let snapshot = snapshot([
         s80(),
-        slice("x/s-1", "x/s", &[80], &[("10.0.0.3", "", Ready), ("10.0.0.2", "", Draining)]).into(),
+        slice("x/s-1", "x/s", &[80], &[("10.0.0.3", "", Ready), ("10.0.0.2", "", Fallback)]).into(),
         slice("x/s-2", "x/s", &[80], &[("10.0.0.2", "", Ready), ("10.0.0.4", "", NotReady)]).into(),
         slice("x/other", "x/t", &[80], &[("10.0.0.9", "", Ready)]).into(),
     ]);
@@ -37,14 +37,14 @@ fn endpoints_are_the_union_of_slices_each_address_once_with_its_better_state() {
 }
 
 #[test]
-fn draining_endpoints_are_used_only_if_nobody_is_ready() {
+fn fallback_endpoints_are_used_only_if_nobody_is_ready() {
     let of = |health: [EndpointHealth; 2]| {
         let endpoints = [("10.0.0.2", "", health[0]), ("10.0.0.3", "", health[1])];
         addresses(&snapshot([s80(), slice("x/s-1", "x/s", &[80], &endpoints).into()]), "x/s", 80).len()
     };
-    assert_eq!(of([Ready, Draining]), 1);
-    assert_eq!(of([Draining, Draining]), 2);
-    assert_eq!(of([Draining, NotReady]), 1);
+    assert_eq!(of([Ready, Fallback]), 1);
+    assert_eq!(of([Fallback, Fallback]), 2);
+    assert_eq!(of([Fallback, NotReady]), 1);
     assert_eq!(of([NotReady, NotReady]), 0);
 }
 
@@ -217,7 +217,7 @@ fn services() -> BoxedStrategy<Resource> {
 }
 
 fn slices() -> BoxedStrategy<Resource> {
-    let health = prop::sample::select(vec![Ready, Draining, NotReady]);
+    let health = prop::sample::select(vec![Ready, Fallback, NotReady]);
     // Mostly the pod that has the address, sometimes none or a wrong one.
     let one = (0..4u8, 1..3u8, prop_oneof![Just(None), (0..4u8).prop_map(Some), Just(Some(9))], health);
     (0..3u8, 0..3u8, prop::sample::subsequence(vec![80u16, 81], 0..=2), prop::collection::vec(one, 0..5))

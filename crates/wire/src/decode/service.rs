@@ -81,7 +81,7 @@ fn endpoint(e: proto::Endpoint) -> Result<Endpoint, Bad> {
         },
         health: match choice("health", e.health)? {
             proto::EndpointHealth::Ready => EndpointHealth::Ready,
-            proto::EndpointHealth::Draining => EndpointHealth::Draining,
+            proto::EndpointHealth::Fallback => EndpointHealth::Fallback,
             proto::EndpointHealth::NotReady | proto::EndpointHealth::Unspecified => EndpointHealth::NotReady,
         },
         zone: name(e.zone).at("zone")?,

@@ -126,7 +126,7 @@ fn service() -> impl Strategy<Value = Service> {
 
 fn endpoint_slice() -> impl Strategy<Value = EndpointSlice> {
     let mapping = (port(), port()).prop_map(|(service_port, target_port)| PortMapping { service_port, target_port });
-    let health = select(vec![EndpointHealth::Ready, EndpointHealth::Draining, EndpointHealth::NotReady]);
+    let health = select(vec![EndpointHealth::Ready, EndpointHealth::Fallback, EndpointHealth::NotReady]);
     let endpoint = (address(), option::of(name()), health, text(), text())
         .prop_map(|(address, workload, health, zone, node)| Endpoint { address, workload, health, zone, node });
     (name(), name(), vec(mapping, 0..3), vec(endpoint, 0..5))

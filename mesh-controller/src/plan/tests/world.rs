@@ -50,8 +50,9 @@ fn choice() -> impl Strategy<Value = Choice> {
     let label = select(&["enabled", "disabled", "other"][..]);
     prop_oneof![
         1 => label.clone().prop_map(|l| ("v1", "Namespace", json!({"metadata": {"labels": {"heddle.dev/mesh": l}}}))),
-        2 => (label, select(&["Running", "Failed"][..]), any::<bool>()).prop_map(|(l, phase, host)| ("v1", "Pod",
-            json!({"metadata": {"labels": {"heddle.dev/mesh": l}}, "spec": {"nodeName": "n1", "hostNetwork": host}, "status": {"phase": phase, "podIP": "10.0.0.1"}}))),
+        2 => (label, select(&["Running", "Failed"][..]), any::<bool>(), select(&["True", "False"][..])).prop_map(|(l, phase, host, ready)| ("v1", "Pod",
+            json!({"metadata": {"labels": {"heddle.dev/mesh": l}}, "spec": {"nodeName": "n1", "hostNetwork": host}, "status": {"phase": phase, "podIP": "10.0.0.1",
+                "conditions": [{"type": "ContainersReady", "status": ready}]}}))),
         3 => service().prop_map(|s| ("v1", "Service", s)),
         2 => (name(), any::<bool>(), name(), ns()).prop_map(|(service, ready, pod, namespace)| ("discovery.k8s.io/v1", "EndpointSlice", json!({
             "metadata": {"labels": {"kubernetes.io/service-name": service}}, "addressType": "IPv4",

@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 const OURS: &str = "heddle.dev/";
 
 /// Fields of a pod's metadata that are kept; labels, annotations and owners with them.
-const POD_SPEC: [&str; 5] = ["nodeName", "serviceAccountName", "hostNetwork", "containers", "initContainers"];
-const POD_STATUS: [&str; 3] = ["phase", "podIP", "podIPs"];
+const POD_SPEC: [&str; 6] =
+    ["nodeName", "serviceAccountName", "hostNetwork", "containers", "initContainers", "readinessGates"];
+const POD_STATUS: [&str; 4] = ["phase", "podIP", "podIPs", "conditions"];
 /// What says which probes the kubelet sends.
 const CONTAINER: [&str; 7] =
     ["name", "ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "restartPolicy"];
@@ -57,6 +58,10 @@ fn pod(fields: &mut Map<String, Value>) {
     }
     if let Some(status) = map(fields, "status") {
         status.retain(|name, _| POD_STATUS.contains(&name.as_str()));
+        let conditions = status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten();
+        for condition in conditions.filter_map(Value::as_object_mut) {
+            condition.retain(|name, _| matches!(name.as_str(), "type" | "status"));
+        }
     }
 }
 
@@ -74,7 +79,7 @@ mod tests {
         let mut object = json!({
             "metadata": {"name": "a", "managedFields": [{}], "annotations": {"heddle.dev/x": "1", "kubectl.kubernetes.io/last-applied-configuration": "{}"}},
             "spec": {"nodeName": "n1", "volumes": [{}], "containers": [{"name": "c", "image": "i", "env": [{}], "livenessProbe": {"httpGet": {"port": 80}}}]},
-            "status": {"phase": "Running", "podIPs": [], "containerStatuses": [{}]},
+            "status": {"phase": "Running", "podIPs": [], "containerStatuses": [{}], "conditions": [{"type": "Ready", "status": "True", "lastProbeTime": null}]},
         });
         trim(Kind::Pod, &mut object);
         assert_eq!(
@@ -83,7 +88,7 @@ mod tests {
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": "a", "annotations": {"heddle.dev/x": "1"}},
                 "spec": {"nodeName": "n1", "containers": [{"name": "c", "livenessProbe": {"httpGet": {"port": 80}}}]},
-                "status": {"phase": "Running", "podIPs": []},
+                "status": {"phase": "Running", "podIPs": [], "conditions": [{"type": "Ready", "status": "True"}]},
             })
         );
     }

@@ -43,6 +43,26 @@ func TestTheAPIServerIsNotMissedByWhatRuns(t *testing.T) {
 	scene.NothingFailed("the API server is back and servers are scaled")
 }
 
+// When no kubelet is heard of, for whatever reason, the control plane calls all pods not ready, though nothing is wrong with them.
+func TestPodsThatOnlyTheControlPlaneCallsNotReadyGoOnServing(t *testing.T) {
+	c := cluster.Use(t)
+	scene := c.Scene("silent", 2)
+	for _, node := range c.Nodes() {
+		c.Node(node).SilenceKubelet()
+	}
+	for _, node := range c.Nodes() {
+		c.Node(node).Reads("Unknown")
+	}
+	scene.Servers.NoneIsReady()
+	scene.Load.Runs(3 * time.Second)
+	// Who asks the driver for its report needs its kubelet.
+	for _, node := range c.Nodes() {
+		c.Node(node).HearKubelet()
+	}
+	scene.Load.Runs(3 * time.Second)
+	scene.NothingFailed("no kubelet was heard of, and they came back one after the other")
+}
+
 func TestAKilledProxyCostsNoMoreThanWhatItHeld(t *testing.T) {
 	c := cluster.Use(t)
 	scene := c.Scene("kill", 2)
