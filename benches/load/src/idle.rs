@@ -32,8 +32,11 @@ const ALLOWED: u32 = 200_000;
 const ASKED: usize = 100;
 /// Threads that open connections.
 const OPENERS: u32 = 2;
-/// Until memory is looked at.
+/// Until memory is looked at, before the connections.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long they have said nothing when memory is looked at: an idle connection is one that has been idle for a while, and Heddle takes some seconds
+/// to give back what only a busy one needs.
+const IDLE: Duration = Duration::from_secs(10);
 
 const PROXIES: [Rival; 4] = [Rival::Heddle, Rival::Envoy, Rival::Nginx, Rival::Haproxy];
 
@@ -102,7 +105,7 @@ fn measure(programs: &Programs, proxy: Rival, kind: Kind, count: u32, figures: &
     thread::sleep(SETTLE);
     let before = usage()?;
     let mut streams = arena.inside(|| open(kind, count))?;
-    thread::sleep(SETTLE);
+    thread::sleep(IDLE);
     let after = usage()?;
     let mut add = |measure: &'static str, value: f64| {
         figures.add(Sample { scenario: kind.scenario(count), proxy: proxy.name(), measure, value });
