@@ -4,7 +4,7 @@ use super::{
     answer,
     body::{Body, Native},
     head,
-    outgoing::{DESTINATION, Outgoing, PROTOCOL, Protocol},
+    outgoing::{DESTINATION, Keep, Outgoing, PROTOCOL, Protocol, Unsent},
     pump::{PumpError, pump},
     response::chain,
     upload::Upload,
@@ -65,14 +65,14 @@ pub async fn deliver(
                     body
                 };
                 guard.record.attempts = 1;
-                let request = outgoing.plain(protocol, body);
+                let mut head = Some(Box::new(outgoing));
                 let mut sent = pin!(local.upstreams().send(
                     &local,
                     permit.destination(),
                     None,
                     protocol,
                     &settings.limits,
-                    request
+                    Unsent::new(&mut head, body, Keep::Never)
                 ));
                 poll_fn(|cx| {
                     // A peer that gave up frees the application too.

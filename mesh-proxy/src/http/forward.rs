@@ -4,7 +4,7 @@ use super::{
     body::Body,
     direct::Directed,
     frontend::Frontend,
-    outgoing::{Outgoing, Protocol},
+    outgoing::{Keep, Outgoing, Protocol, Unsent},
     response::Deadline,
     send::{Sent, send},
     upload::Upload,
@@ -22,21 +22,21 @@ use mesh_core::{
     snapshot::Snapshot,
 };
 use smallvec::SmallVec;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// A time so far away that nothing waits for it: 100 years.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Addresses that were tried for a request, or that would be no better.
-pub(super) type Tried = SmallVec<[SocketAddr; 4]>;
+pub(super) type Tried = SmallVec<[SocketAddr; 1]>;
 
 /// Sends a request until a response head is good enough. Returns it with what is left of its timeouts, or the fault of the last attempt.
 pub async fn forward(
     front: &Frontend,
     snapshot: &Snapshot,
     directed: &Directed,
-    outgoing: Outgoing,
+    outgoing: Box<Outgoing>,
     upload: Option<&Arc<Upload>>,
     guard: &mut RequestGuard,
     started: Instant,
@@ -52,9 +52,11 @@ pub async fn forward(
     let named = (directed.service.clone(), directed.port);
     let protocol = front.protocol_of(snapshot, &directed.service, directed.port, &outgoing);
     let method = outgoing.method.clone();
-    let mut outgoing = Some(outgoing);
+    let mut head = Some(outgoing);
     let mut tried = Tried::new();
-    let mut target = pick(snapshot, directed, &tried)?;
+    // When the attempt begins; to look at the clock costs more than some of what is done for a request.
+    let mut now = started;
+    let mut target = pick(snapshot, directed, &tried, now)?;
     // Attempts that count as retries, and those that began anew since nobody had processed them.
     let (mut number, mut anew, mut began_anew) = (0, 0, false);
     loop {
@@ -65,9 +67,12 @@ pub async fn forward(
         };
         let more = retry.is_some_and(|r| number < r.attempts);
         let may_anew = anew + 1 < REACHES;
-        let head = if more || may_anew { outgoing.clone() } else { outgoing.take() };
-        let head = head.ok_or(DialFault::from(Fault::Internal))?;
-        let clock = whole.min(Clock::new(Instant::now(), rule.and_then(|r| r.backend_timeout), Fault::BackendTimeout));
+        let keep = match (more, may_anew) {
+            (true, _) => Keep::Always,
+            (false, true) => Keep::Unprocessed,
+            (false, false) => Keep::Never,
+        };
+        let clock = whole.min(Clock::new(now, rule.and_then(|r| r.backend_timeout), Fault::BackendTimeout));
         // What begins anew was counted when it began.
         let counted = Attempted {
             service: Some(&named),
@@ -75,18 +80,20 @@ pub async fn forward(
             fault: None,
             budgeted: budget.is_some() && !began_anew,
         };
-        let sent = attempt(front, limits, (&target, protocol), (head, body), clock, counted, guard).await;
+        let unsent = Unsent::new(&mut head, body, keep);
+        let sent = attempt(front, limits, (&target, protocol), unsent, (now, clock), counted, guard).await;
         let outcome = outcome_of(&sent);
 
         let replayable = || upload.is_none_or(|u| u.is_replayable());
         // What follows looks at the newest config: endpoints that died are the usual reason for it.
         if sent.is_err()
             && may_anew
+            && head.is_some()
             && replayable()
             && let Some(next) =
                 anew_at(front.shared.snapshot().as_deref().unwrap_or(snapshot), directed, outcome, &target, &mut tried)
         {
-            (target, anew, began_anew) = (next, anew + 1, true);
+            (target, anew, began_anew, now) = (next, anew + 1, true, Instant::now());
             continue;
         }
         let repeated = retry.filter(|retry| more && retry::may_repeat(retry, &method, outcome) && replayable());
@@ -117,7 +124,8 @@ pub async fn forward(
             return Err(whole.fault.into());
         }
         sleep_until(pause).await;
-        target = pick(front.shared.snapshot().as_deref().unwrap_or(snapshot), directed, &tried)?;
+        now = Instant::now();
+        target = pick(front.shared.snapshot().as_deref().unwrap_or(snapshot), directed, &tried, now)?;
     }
 }
 
@@ -126,24 +134,26 @@ async fn attempt(
     front: &Frontend,
     limits: &Limits,
     (target, protocol): (&Arc<Target>, Protocol),
-    (mut head, body): (Outgoing, Body),
-    clock: Clock,
+    mut unsent: Unsent<'_>,
+    (now, clock): (Instant, Clock),
     counted: Attempted<'_>,
     guard: &mut RequestGuard,
 ) -> Result<Sent, DialFault> {
     guard.record.attempts += 1;
     guard.record.destination.address = Some(target.address);
     guard.record.destination.workload = target.workload.clone();
-    let span = guard.span.as_ref().map(|s| s.attempt(guard.record.attempts, target.address));
+    // On the heap, as few requests are sampled.
+    let span = guard.span.as_ref().map(|s| Box::new(s.attempt(guard.record.attempts, target.address)));
     if let Some(span) = &span {
-        head.headers.insert(TRACEPARENT, span.parent().header());
+        unsent.set_header(TRACEPARENT, span.parent().header());
     }
-    let load = target.load.start(std::time::Instant::now());
-    let sending = send(front, limits, target, protocol, head, body);
+    let load = target.load.start(now.into_std());
+    // Pinned here once: moved into either way of waiting, it would have its room twice.
+    let mut sending = pin!(send(front, limits, target, protocol, unsent));
     let sent = match clock.bounded {
         // A timer costs more than many a request.
-        false => sending.await,
-        true => timeout_at(clock.at, sending).await.unwrap_or_else(|_| Err(clock.fault.into())),
+        false => sending.as_mut().await,
+        true => timeout_at(clock.at, sending.as_mut()).await.unwrap_or_else(|_| Err(clock.fault.into())),
     };
     let outcome = outcome_of(&sent);
     let failed = match outcome {
@@ -181,15 +191,20 @@ pub(super) fn anew_at(
     if anew == Anew::OtherWorkload {
         tried.extend(target.everywhere());
     }
-    let next = pick(snapshot, directed, tried).ok()?;
+    let next = pick(snapshot, directed, tried, Instant::now()).ok()?;
     (anew == Anew::Anywhere || !tried.contains(&next.address)).then_some(next)
 }
 
 /// An endpoint of the backend, one that was not tried yet while there is one.
-pub(super) fn pick(snapshot: &Snapshot, directed: &Directed, tried: &[SocketAddr]) -> Result<Arc<Target>, Fault> {
+pub(super) fn pick(
+    snapshot: &Snapshot,
+    directed: &Directed,
+    tried: &[SocketAddr],
+    now: Instant,
+) -> Result<Arc<Target>, Fault> {
     // HTTPRouteRule.backendRefs: an unknown Service is 500, one without endpoints is 503.
     let endpoints = snapshot.endpoints(&directed.service, directed.port).ok_or(Fault::BrokenBackend)?;
-    endpoints.pick(rand::random(), std::time::Instant::now(), tried).cloned().ok_or(Fault::NoEndpoint)
+    endpoints.pick(rand::random(), now.into_std(), tried).cloned().ok_or(Fault::NoEndpoint)
 }
 
 /// A moment and the fault that it means.

@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use mesh_core::{fault::Fault, snapshot::Snapshot};
 use opentelemetry::trace::SpanKind;
 use smallvec::SmallVec;
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, future::Future, sync::Arc};
 use tokio::time::Instant;
 
 /// Joins the lines of all hops of a request.
@@ -29,17 +29,43 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// A request whose head was read.
+struct Begun {
+    front: Arc<Frontend>,
+    snapshot: Arc<Snapshot>,
+    guard: Box<RequestGuard>,
+    /// What to forward, or what is wrong with it.
+    outgoing: Result<Box<Outgoing>, Fault>,
+    incoming: Incoming,
+    /// Who can give the connection over, if that is what the request asks for.
+    upgrades: Option<Arc<Upgrades>>,
+    grpc: bool,
+    is_head: bool,
+    started: Instant,
+}
+
 /// Serves one request. Never fails: what goes wrong is a response. Dropping it ends the request, and its record says so.
 /// `upgrades`: who may ask for another protocol on its connection.
-pub async fn handle(
+///
+/// What an async function is given has its room in it to the end, and is moved about with it; so a request is taken apart before.
+pub fn handle(
     front: Arc<Frontend>,
     request: Request<Incoming>,
-    upgrades: Option<&Upgrades>,
-) -> Result<Response<ResponseBody>, Infallible> {
+    upgrades: Option<Arc<Upgrades>>,
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + Send {
+    let begun = begin(front, request, upgrades);
+    async move {
+        Ok(match begun {
+            Some(begun) => begun.finish().await,
+            None => ResponseBody::bare(answer::fault(Fault::UnknownWorkload, false)),
+        })
+    }
+}
+
+/// None: the proxy knows nothing yet.
+fn begin(front: Arc<Frontend>, request: Request<Incoming>, upgrades: Option<Arc<Upgrades>>) -> Option<Begun> {
     let started = Instant::now();
-    let Some(snapshot) = front.shared.snapshot() else {
-        return Ok(ResponseBody::bare(answer::fault(Fault::UnknownWorkload, false)));
-    };
+    let snapshot = front.shared.snapshot()?;
     let mut guard =
         front.shared.telemetry.request(front.direction(), snapshot.settings().access_log, started.into_std());
     // A request with a body is served as if it had not asked: RFC 9110 §7.8 leaves the choice to us.
@@ -49,26 +75,35 @@ pub async fn handle(
     let grpc = head::is_grpc(&parts.headers);
     let is_head = parts.method == Method::HEAD;
     front.describe(&mut guard.record);
+    let outgoing = read(&front, parts, upgrades.is_some(), &mut guard).map(Box::new);
+    Some(Begun { front, snapshot, guard, outgoing, incoming, upgrades, grpc, is_head, started })
+}
 
-    let mut upload = None;
-    let served = match read(&front, parts, upgrades.is_some(), &mut guard) {
-        Err(fault) => Err(fault.into()),
-        Ok(outgoing) => match upgrades {
-            Some(upgrades) => match Box::pin(upgrade::upgrade(&front, &snapshot, outgoing, upgrades, guard)).await {
-                Ok(response) => return Ok(response),
-                Err((fault, back)) => {
-                    guard = back;
-                    Err(fault)
+impl Begun {
+    async fn finish(self) -> Response<ResponseBody> {
+        let Self { front, snapshot, mut guard, outgoing, incoming, upgrades, grpc, is_head, started } = self;
+        let mut upload = None;
+        let served = match (outgoing, upgrades) {
+            (Err(fault), _) => Err(fault.into()),
+            (Ok(outgoing), None) => {
+                serve(&front, &snapshot, outgoing, incoming, &mut upload, &mut guard, started).await
+            }
+            (Ok(outgoing), Some(upgrades)) => {
+                match Box::pin(upgrade::upgrade(&front, &snapshot, outgoing, &upgrades, guard)).await {
+                    Ok(response) => return response,
+                    Err((fault, back)) => {
+                        guard = back;
+                        Err(fault)
+                    }
                 }
-            },
-            None => serve(&front, &snapshot, outgoing, incoming, &mut upload, &mut guard, started).await,
-        },
-    };
-    let (response, deadline) = served.unwrap_or_else(|failed| {
-        guard.record.fail(failed.fault, if failed.source.is_some() { failed.detail() } else { String::new() });
-        (answer::fault(failed.fault, grpc), None)
-    });
-    Ok(ResponseBody::wrap(response, guard, upload, deadline, is_head))
+            }
+        };
+        let (response, deadline) = served.unwrap_or_else(|failed| {
+            guard.record.fail(failed.fault, if failed.source.is_some() { failed.detail() } else { String::new() });
+            (answer::fault(failed.fault, grpc), None)
+        });
+        ResponseBody::wrap(response, guard, upload, deadline, is_head)
+    }
 }
 
 /// Takes a head as it came from the client and makes it one to forward.
@@ -118,7 +153,7 @@ fn read(front: &Frontend, mut parts: Parts, upgraded: bool, guard: &mut RequestG
 async fn serve(
     front: &Arc<Frontend>,
     snapshot: &Snapshot,
-    mut outgoing: Outgoing,
+    mut outgoing: Box<Outgoing>,
     incoming: Incoming,
     upload: &mut Option<Arc<Upload>>,
     guard: &mut RequestGuard,

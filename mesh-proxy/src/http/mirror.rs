@@ -3,7 +3,7 @@
 use super::{
     body::{Body, BodyError},
     frontend::Frontend,
-    outgoing::Outgoing,
+    outgoing::{Keep, Outgoing, Unsent},
     send::{Sent, send},
 };
 use bytes::Bytes;
@@ -93,7 +93,7 @@ impl MirrorBody {
 }
 
 /// Sends a copy of a request to one endpoint of a backend, in a task of its own. A backend that is broken or has no endpoint gets none.
-pub fn mirror(front: &Arc<Frontend>, snapshot: &Snapshot, to: &BackendTarget, outgoing: Outgoing, body: Body) {
+pub fn mirror(front: &Arc<Frontend>, snapshot: &Snapshot, to: &BackendTarget, outgoing: Box<Outgoing>, body: Body) {
     let BackendTarget::Service { service, port } = to else { return };
     let Some(endpoints) = snapshot.endpoints(service, *port) else { return };
     let Some(target) = endpoints.pick(rand::random(), Instant::now(), &[]).cloned() else { return };
@@ -104,7 +104,9 @@ pub fn mirror(front: &Arc<Frontend>, snapshot: &Snapshot, to: &BackendTarget, ou
     tokio::spawn(async move {
         let _permit = permit;
         let whole = async {
-            let Sent { response, .. } = send(&front, &limits, &target, protocol, outgoing, body).await?;
+            let mut head = Some(outgoing);
+            let unsent = Unsent::new(&mut head, body, Keep::Never);
+            let Sent { response, .. } = send(&front, &limits, &target, protocol, unsent).await?;
             let mut body = response.into_body();
             // "Responses from the mirror backend are ignored."
             while let Some(frame) = body.frame().await {

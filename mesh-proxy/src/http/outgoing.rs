@@ -6,6 +6,7 @@ use http::{
     header::HOST,
     uri::{Authority, PathAndQuery, Scheme},
 };
+use mesh_core::fault::Fault;
 use std::{fmt::Write, net::SocketAddr};
 
 /// Where the receiving proxy delivers a native request.
@@ -52,7 +53,83 @@ pub struct Outgoing {
     pub version: Version,
 }
 
+/// A request that becomes one when there is a connection to send it on: where none comes about, its head is still there for another attempt.
+#[derive(Debug)]
+pub struct Unsent<'a> {
+    head: &'a mut Option<Box<Outgoing>>,
+    body: Body,
+    keep: Keep,
+}
+
+/// Whether a head is kept, by a copy, although it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// There is no other attempt.
+    Never,
+    /// There may be one if nobody has processed it, which a peer may say of a stream of HTTP/2 after it was sent.
+    Unprocessed,
+    /// There may be one whatever comes of it.
+    Always,
+}
+
+impl<'a> Unsent<'a> {
+    /// A head and its body. An attempt takes `head`; it is there again, or still, where another attempt may follow.
+    pub fn new(head: &'a mut Option<Box<Outgoing>>, body: Body, keep: Keep) -> Self {
+        Self { head, body, keep }
+    }
+
+    /// Sets a header of the head; a later attempt may set it anew.
+    pub fn set_header(&mut self, name: HeaderName, value: HeaderValue) {
+        if let Some(head) = self.head {
+            head.headers.insert(name, value);
+        }
+    }
+
+    /// The head for the proxy of `destination`, and the body.
+    pub fn native(&mut self, destination: SocketAddr, protocol: Protocol) -> Result<(Request<()>, Body), Fault> {
+        let head = self.take(Protocol::Http2)?;
+        Ok((head.native(destination, protocol), std::mem::replace(&mut self.body, Body::Empty)))
+    }
+
+    /// The request for an application.
+    pub fn plain(&mut self, protocol: Protocol) -> Result<Request<Body>, Fault> {
+        let head = self.take(protocol)?;
+        Ok(head.plain(protocol, std::mem::replace(&mut self.body, Body::Empty)))
+    }
+
+    fn take(&mut self, on: Protocol) -> Result<Box<Outgoing>, Fault> {
+        let kept = match self.keep {
+            Keep::Never => false,
+            Keep::Unprocessed => on == Protocol::Http2,
+            Keep::Always => true,
+        };
+        // Nobody makes a request of one head twice; it would be a fault of ours.
+        if kept { self.head.clone() } else { self.head.take() }.ok_or(Fault::Internal)
+    }
+
+    /// Nothing was sent of the plain request that was made of it, if one was, and nobody is left to send it to.
+    pub fn give_back(&mut self, request: Option<Box<Request<Body>>>) {
+        if let Some(request) = request
+            && self.head.is_none()
+        {
+            *self.head = Outgoing::of_plain(*request).map(Box::new);
+        }
+    }
+}
+
 impl Outgoing {
+    /// The head of what [`Self::plain`] made. The version is no longer the client's.
+    fn of_plain(request: Request<Body>) -> Option<Self> {
+        let (mut parts, _) = request.into_parts();
+        let host = parts.headers.remove(HOST);
+        let authority = match parts.uri.authority() {
+            Some(authority) => authority.clone(),
+            None => Authority::try_from(host?.as_bytes()).ok()?,
+        };
+        let path = parts.uri.path_and_query()?.clone();
+        Some(Self { method: parts.method, authority, path, headers: parts.headers, version: parts.version })
+    }
+
     /// The head for the proxy of `destination`. What a client put into our own headers is overwritten.
     pub fn native(mut self, destination: SocketAddr, protocol: Protocol) -> Request<()> {
         let mut text = String::with_capacity(48);
@@ -131,5 +208,26 @@ mod tests {
         let two = outgoing().plain(Protocol::Http2, Body::Empty);
         assert_eq!(two.uri(), "http://cart.shop:8080/a?b");
         assert!(!two.headers().contains_key(HOST));
+    }
+
+    #[test]
+    fn a_head_is_there_for_another_attempt_where_one_may_follow_and_after_it_came_back_unsent() {
+        use Protocol::{Http1, Http2};
+        for (keep, on, kept) in [
+            (Keep::Never, Http1, false),
+            (Keep::Never, Http2, false),
+            (Keep::Unprocessed, Http1, false),
+            (Keep::Unprocessed, Http2, true),
+            (Keep::Always, Http1, true),
+        ] {
+            let mut head = Some(Box::new(outgoing()));
+            let mut unsent = Unsent::new(&mut head, Body::Empty, keep);
+            let request = unsent.plain(on).unwrap();
+            assert_eq!(unsent.head.is_some(), kept, "{keep:?} {on:?}");
+            unsent.give_back(Some(Box::new(request)));
+            let again = Unsent::new(&mut head, Body::Empty, Keep::Never).plain(Http1).unwrap();
+            let first = outgoing().plain(Http1, Body::Empty);
+            assert_eq!((again.uri(), again.method(), again.headers()), (first.uri(), first.method(), first.headers()));
+        }
     }
 }

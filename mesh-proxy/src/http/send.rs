@@ -4,7 +4,7 @@ use super::{
     answer::FAULT,
     body::{Body, Native},
     frontend::Frontend,
-    outgoing::{Outgoing, Protocol},
+    outgoing::{Protocol, Unsent},
     plain::fault_of_native,
     pump::{PumpError, pump},
 };
@@ -30,12 +30,12 @@ pub async fn send(
     limits: &Limits,
     target: &Arc<Target>,
     protocol: Protocol,
-    outgoing: Outgoing,
-    body: Body,
+    mut unsent: Unsent<'_>,
 ) -> Result<Sent, DialFault> {
     match front.shared.pool.reach(&front.local, target, transport(target.workload.as_deref())).await? {
         Way::Mesh(slot, peer) => {
-            let response = native(slot, outgoing.native(target.address, protocol), body).await?;
+            let (request, body) = unsent.native(target.address, protocol)?;
+            let response = native(slot, request, body).await?;
             match peer_fault(&response) {
                 Some(fault) => Err(DialFault::new(fault, "said the proxy of the endpoint")),
                 None => Ok(Sent { response, peer: Some(peer) }),
@@ -43,9 +43,8 @@ pub async fn send(
         }
         Way::Plain => {
             let uid = target.workload.as_ref().map(|w| w.uid.clone());
-            let request = outgoing.plain(protocol, body);
             let upstreams = front.local.upstreams();
-            let response = upstreams.send(&front.local, target.address, uid, protocol, limits, request).await?;
+            let response = upstreams.send(&front.local, target.address, uid, protocol, limits, unsent).await?;
             Ok(Sent { response, peer: None })
         }
     }

@@ -75,7 +75,7 @@ type Failed = (DialFault, Box<RequestGuard>);
 pub async fn upgrade(
     front: &Arc<Frontend>,
     snapshot: &Snapshot,
-    mut outgoing: Outgoing,
+    mut outgoing: Box<Outgoing>,
     upgrades: &Upgrades,
     mut guard: Box<RequestGuard>,
 ) -> Result<Response<ResponseBody>, Failed> {
@@ -137,13 +137,13 @@ async fn reach_one(
 ) -> Result<Response<hyper::body::Incoming>, DialFault> {
     let limits = &snapshot.settings().limits;
     let mut tried = Tried::new();
-    let mut target = pick(snapshot, directed, &tried)?;
+    let mut target = pick(snapshot, directed, &tried, Instant::now())?;
     loop {
         tried.push(target.address);
         guard.record.attempts += 1;
         guard.record.destination.address = Some(target.address);
         guard.record.destination.workload = target.workload.clone();
-        let exchanged = exchange(front, limits, &target, outgoing.clone(), guard).await;
+        let exchanged = exchange(front, limits, &target, Outgoing::clone(outgoing), guard).await;
         let Err(fault) = exchanged else { return exchanged };
         let more = guard.record.attempts < REACHES;
         let next = more.then(|| anew_at(snapshot, directed, Outcome::Failed(fault.fault), &target, &mut tried));

@@ -19,10 +19,13 @@ use hyper_util::rt::TokioIo;
 use std::{
     future::{Future, poll_fn},
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
 use tokio::{net::TcpStream, task::unconstrained};
+
+/// A response head; or why there is none, with the request if nothing of it was sent.
+pub(super) type Answer = Result<Response<Incoming>, TrySendError<Request<Body>>>;
 
 /// A connection with both its halves: who asks and who moves the bytes. Nothing moves unless it is polled.
 #[derive(Debug)]
@@ -54,19 +57,21 @@ impl Connection {
         }
     }
 
-    /// Sends a request and waits for the response head. Cancelling it leaves a connection that is of no more use.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<Body>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+    /// Sends a request; `poll_answer` brings what comes of it. Dropping that leaves a connection that is of no more use.
+    pub(super) fn send(&mut self, request: Request<Body>) -> impl Future<Output = Answer> + use<> {
         // Out of budget it would ask to be woken, which nobody hears.
-        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
-        poll_fn(|cx| {
-            self.drive(cx);
-            // Only `drive` can bring the answer, so nobody needs to be woken by it.
-            answer.as_mut().poll(&mut unheard())
-        })
-        .await
+        unconstrained(self.sender.try_send_request(request))
+    }
+
+    /// The response head of what was sent.
+    pub(super) fn poll_answer(
+        &mut self,
+        answer: Pin<&mut impl Future<Output = Answer>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Answer> {
+        self.drive(cx);
+        // Only `drive` can bring the answer, so nobody needs to be woken by it.
+        answer.poll(&mut unheard())
     }
 
     /// The next frame of the body that came as the answer.

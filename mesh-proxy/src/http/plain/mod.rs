@@ -7,15 +7,26 @@ mod pool;
 pub(super) use fault::{fault_of, fault_of_native};
 pub use pool::Pooled;
 
-use super::{body::Body, gathered::Gathered, outgoing::Protocol};
+use super::{
+    body::Body,
+    gathered::Gathered,
+    outgoing::{Protocol, Unsent},
+};
 use crate::{local::Local, tunnel::DialFault};
+use futures_util::future::Either;
 use http::{Method, Request, Response};
 use http_body::Body as _;
 use hyper::client::conn::{http1 as hyper_http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_core::{fault::Fault, mesh::Limits, name::Text};
 use pool::{Key, Pool};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -49,19 +60,24 @@ impl Upstreams {
 
     /// Sends a request to an application and waits for the response head. A connection that turns out to be closed before anything
     /// was sent on it is replaced silently. Cancelling it closes an HTTP/1.1 connection and resets an HTTP/2 stream.
-    pub async fn send(
-        &self,
-        local: &Local,
+    ///
+    /// # Errors
+    ///
+    /// What nothing was sent of has its head back.
+    pub fn send<'a>(
+        &'a self,
+        local: &'a Local,
         address: SocketAddr,
         uid: Option<Text>,
         protocol: Protocol,
-        limits: &Limits,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, DialFault> {
+        limits: &'a Limits,
+        unsent: Unsent<'a>,
+    ) -> impl Future<Output = Result<Response<Body>, DialFault>> + 'a {
         let key = Key { address, uid };
+        // Not an async function, which would keep room for all that it was given beside that of what it calls.
         match protocol {
-            Protocol::Http1 => self.send_http1(local, key, limits, request).await,
-            Protocol::Http2 => self.send_http2(local, key, limits, request).await,
+            Protocol::Http1 => Either::Left(self.send_http1(local, key, limits, unsent)),
+            Protocol::Http2 => Either::Right(self.send_http2(local, key, limits, unsent)),
         }
     }
 
@@ -70,29 +86,45 @@ impl Upstreams {
         local: &Local,
         key: Key,
         limits: &Limits,
-        mut request: Request<Body>,
+        mut unsent: Unsent<'_>,
     ) -> Result<Response<Body>, DialFault> {
         let waiting = self.pool.waiting(&key);
+        // A request that came back unsent. On the heap, as it seldom does.
+        let mut again: Option<Box<Request<Body>>> = None;
         loop {
-            let mut spare = None;
-            let (mut connection, reused) = match waiting.take() {
-                Some(idle) => {
-                    if idle.since.elapsed() > MAYBE_CLOSING && is_repeatable(&request) {
-                        spare = Some(copy(&request));
+            let now = Instant::now();
+            let (mut connection, idle) = match waiting.take(now) {
+                Some(idle) => (idle.connection, Some(now - idle.since)),
+                None => match Box::pin(dial_http1(local, key.address, limits)).await {
+                    Ok(connection) => (connection, None),
+                    Err(fault) => {
+                        unsent.give_back(again);
+                        return Err(fault);
                     }
-                    (idle.connection, true)
-                }
-                None => (Box::pin(dial_http1(local, key.address, limits)).await?, false),
+                },
             };
-            match connection.send(request).await {
+            let request = match again.take() {
+                Some(request) => *request,
+                None => unsent.plain(Protocol::Http1)?,
+            };
+            let spare =
+                idle.filter(|idle| *idle > MAYBE_CLOSING && is_repeatable(&request)).map(|_| Box::new(copy(&request)));
+            let answered = {
+                let mut answer = pin!(connection.send(request));
+                poll_fn(|cx| connection.poll_answer(answer.as_mut(), cx)).await
+            };
+            match answered {
                 Ok(response) => {
                     let pooled = Pooled::http1(waiting, connection);
                     return Ok(response.map(|body| received(body, pooled)));
                 }
-                Err(mut error) => match error.take_message().or(spare) {
-                    Some(again) if reused => request = again,
-                    _ => return Err(fault_of(error.into_error())),
-                },
+                Err(mut error) => {
+                    again = error.take_message().map(Box::new).or(spare);
+                    if idle.is_none() || again.is_none() {
+                        unsent.give_back(again);
+                        return Err(fault_of(error.into_error()));
+                    }
+                }
             }
         }
     }
@@ -102,27 +134,38 @@ impl Upstreams {
         local: &Local,
         key: Key,
         limits: &Limits,
-        mut request: Request<Body>,
+        mut unsent: Unsent<'_>,
     ) -> Result<Response<Body>, DialFault> {
+        let mut again: Option<Box<Request<Body>>> = None;
         loop {
             let pooled = self.pool.share(&key);
             let reused = pooled.is_some();
             let (mut shared, stream) = match pooled {
                 Some(found) => found,
-                None => {
-                    let sender = Box::pin(dial_http2(local, key.address, limits)).await?;
-                    self.pool.add(key.clone(), sender)
-                }
+                None => match Box::pin(dial_http2(local, key.address, limits)).await {
+                    Ok(sender) => self.pool.add(key.clone(), sender),
+                    Err(fault) => {
+                        unsent.give_back(again);
+                        return Err(fault);
+                    }
+                },
+            };
+            let request = match again.take() {
+                Some(request) => *request,
+                None => unsent.plain(Protocol::Http2)?,
             };
             match shared.sender.try_send_request(request).await {
                 Ok(response) => {
                     let pooled = Pooled::http2(stream);
                     return Ok(response.map(|body| received(body, pooled)));
                 }
-                Err(mut error) => match error.take_message() {
-                    Some(again) if reused => request = again,
-                    _ => return Err(fault_of(error.into_error())),
-                },
+                Err(mut error) => {
+                    again = error.take_message().map(Box::new);
+                    if !reused || again.is_none() {
+                        unsent.give_back(again);
+                        return Err(fault_of(error.into_error()));
+                    }
+                }
             }
         }
     }

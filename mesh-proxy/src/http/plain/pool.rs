@@ -135,9 +135,9 @@ impl Pooled {
 }
 
 impl Waiting {
-    pub(super) fn take(&self) -> Option<Idle> {
+    pub(super) fn take(&self, now: Instant) -> Option<Idle> {
         // The newest is the warmest; if that is too old, all are.
-        self.0.lock().pop().filter(|idle| idle.since.elapsed() < IDLE)
+        self.0.lock().pop().filter(|idle| now - idle.since < IDLE)
     }
 
     fn keep(&self, connection: Box<Connection>) {

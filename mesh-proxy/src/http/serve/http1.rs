@@ -13,7 +13,10 @@ use crate::{
     parting::Parting,
 };
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::{
+    TryFutureExt,
+    stream::{FuturesUnordered, StreamExt},
+};
 use http::{HeaderValue, StatusCode, header::CONNECTION};
 use hyper::{server::conn::http1::Builder, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,20 +33,16 @@ where
     let progress = Arc::new(Progress::default());
     let upgrades = Arc::new(Upgrades::default());
     let service = service_fn(|request| {
-        let (front, request_in, upgrades) = (front.clone(), progress.request(), upgrades.clone());
+        let (ending, request_in) = (front.clone(), progress.request());
         // On the heap once, instead of moved about: it holds all that a request may come to need.
-        Box::pin(async move {
-            let mut answered = handle(front.clone(), request, Some(&upgrades)).await;
-            if let Ok(response) = &mut answered
-                && response.status() != StatusCode::SWITCHING_PROTOCOLS
-                && front.is_ending()
-            {
+        Box::pin(handle(front.clone(), request, Some(upgrades.clone())).map_ok(move |mut response| {
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS && ending.is_ending() {
                 // The client hears it before it sends again; a connection that was just closed might be in use.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             drop(request_in);
-            answered
-        })
+            response
+        }))
     });
     let mut connection = Builder::new()
         .timer(TokioTimer::new())

@@ -12,7 +12,10 @@ use crate::{
     turn::Turn,
 };
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::{
+    TryFutureExt,
+    stream::{FuturesUnordered, StreamExt},
+};
 use hyper::{server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_core::mesh::Limits;
@@ -35,13 +38,12 @@ where
 {
     let progress = Arc::new(Progress::default());
     let service = service_fn(|request| {
-        let (front, request_in) = (front.clone(), progress.request());
+        let request_in = progress.request();
         // On the heap once, instead of moved about: it holds all that a request may come to need.
-        Box::pin(async move {
-            let answered = handle(front, request, None).await;
+        Box::pin(handle(front.clone(), request, None).map_ok(move |response| {
             drop(request_in);
-            answered
-        })
+            response
+        }))
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder
