@@ -26,6 +26,12 @@ type Answer struct {
 // Probe starts a pod that serves on port 8080, on a node (empty is any), and waits until it is Ready.
 func (c *Cluster) Probe(namespace, name, node string, labels ...string) Pod {
 	c.t.Helper()
+	return c.ProbeAs(namespace, name, node, "default", labels...)
+}
+
+// ProbeAs is Probe with a ServiceAccount.
+func (c *Cluster) ProbeAs(namespace, name, node, account string, labels ...string) Pod {
+	c.t.Helper()
 	all := append([]string{"probe: " + name}, labels...)
 	c.Apply(fmt.Sprintf(`
 apiVersion: v1
@@ -33,6 +39,7 @@ kind: Pod
 metadata: {name: %s, namespace: %s, labels: {%s}}
 spec:
   %s
+  serviceAccountName: %s
   terminationGracePeriodSeconds: 1
   containers:
   - name: probe
@@ -41,7 +48,7 @@ spec:
     args: [serve]
     ports: [{containerPort: 8080}]
     readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1, timeoutSeconds: 5}
-`, name, namespace, strings.Join(all, ", "), onNode(node), programs.ProbeImage))
+`, name, namespace, strings.Join(all, ", "), onNode(node), account, programs.ProbeImage))
 	pod := Pod{Namespace: namespace, Name: name, c: c}
 	pod.WaitReady()
 	return pod

@@ -1,8 +1,8 @@
 // Command load is both ends of a steady load, in pods: `load serve` answers HTTP/1.1, HTTP/2, gRPC and a
 // checksummed echo of bytes, `load drive` asks without pause and counts every answer that did not come, and
 // `load report`, `load mark WORD`, `load reset` and `load renew` (byte streams end in good order and begin anew) speak
-// to the driver of the same pod. `load changes` notes the moment
-// at which answers begin to be others. It knows no Kubernetes.
+// to the driver of the same pod. `load changes` notes the moment at which answers begin to be others, and
+// `load sign` asks a controller for a certificate. It knows no Kubernetes.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail("load serve|drive|changes|report|mark|reset|renew")
+		fail("load serve|drive|changes|sign|report|mark|reset|renew")
 	}
 	switch verb := os.Args[1]; verb {
 	case "serve":
@@ -21,6 +21,8 @@ func main() {
 		drive(os.Args[2:])
 	case "changes":
 		changes(os.Args[2:])
+	case "sign":
+		sign(os.Args[2:])
 	case "report", "reset", "renew":
 		ask(verb)
 	case "mark":
@@ -29,7 +31,7 @@ func main() {
 		}
 		ask("mark " + os.Args[2])
 	default:
-		fail("load serve|drive|changes|report|mark|reset|renew, not " + verb)
+		fail("load serve|drive|changes|sign|report|mark|reset|renew, not " + verb)
 	}
 }
 

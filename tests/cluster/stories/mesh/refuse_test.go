@@ -69,3 +69,33 @@ spec: {selector: {app: server}, ipFamilyPolicy: PreferDualStack, ports: [{port: 
 		friend.Reaches(url)
 	}
 }
+
+// Whoever has stolen a node's token can speak for the meshed pods of that node, and for nobody else.
+func TestATokenReachesNoMoreThanTheIdentitiesOfItsNode(t *testing.T) {
+	c := cluster.Use(t)
+	c.MeshReady()
+	inside, outside := c.Namespace("owners", cluster.Enabled), c.Namespace("thief")
+	for node, account := range map[string]string{"node1": "near", "node2": "far"} {
+		c.Kubectl("-n", inside, "create", "serviceaccount", account)
+		c.ProbeAs(inside, account, node, account)
+	}
+	thief := c.Thief(outside, "node2")
+	identity := func(account string) string { return "spiffe://cluster.local/ns/" + inside + "/sa/" + account }
+	stolen := c.Node("node1").ProxyToken(cluster.TokenAudience)
+	for _, try := range []struct{ what, token, identity, code, says string }{
+		{"its own node's pod", stolen, identity("near"), "OK", ""},
+		{"another node's pod", stolen, identity("far"), "PermissionDenied", "no meshed pod with this identity is scheduled on that node"},
+		{"an account that nobody runs as", stolen, identity("default"), "PermissionDenied", "no meshed pod"},
+		{"a foreign trust domain", stolen, "spiffe://other.example/ns/" + inside + "/sa/near", "PermissionDenied", "no meshed pod"},
+		{"a token for somebody else's audience", c.Node("node1").ProxyToken("other"), identity("near"), "Unauthenticated", ""},
+		{"the token of an ordinary account", c.Kubectl("-n", inside, "create", "token", "near", "--audience="+cluster.TokenAudience), identity("near"), "Unauthenticated", ""},
+		{"a made-up token", "eyJhbGciOiJub25lIn0.e30.", identity("near"), "Unauthenticated", ""},
+		{"no token", "", identity("near"), "Unauthenticated", ""},
+	} {
+		code, said := thief.Sign(try.token, try.identity)
+		if code != try.code || !strings.Contains(said, try.says) {
+			t.Errorf("%s: %s %q, want %s %q", try.what, code, said, try.code, try.says)
+		}
+		t.Logf("VERDICT refused | %s | %s %s", try.what, code, said)
+	}
+}

@@ -1,0 +1,62 @@
+package cluster
+
+import (
+	"fmt"
+	"strings"
+
+	"heddle.test/cluster/internal/programs"
+)
+
+// TokenAudience is whom the proxies' tokens are made for.
+const TokenAudience = "heddle"
+
+// Thief is a pod outside the mesh that asks the controller for certificates with tokens that are not its own.
+type Thief struct{ Pod }
+
+// Thief starts one.
+func (c *Cluster) Thief(namespace, node string) Thief {
+	c.t.Helper()
+	c.Apply(fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: thief, namespace: %s}
+spec:
+  %s
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: load
+    image: %s
+    imagePullPolicy: IfNotPresent
+    # Something to run while it waits.
+    args: [changes, -web, "127.0.0.1:1", -pause, 1h]
+`, namespace, onNode(node), programs.LoadImage))
+	thief := Thief{Pod{Namespace: namespace, Name: "thief", c: c}}
+	thief.WaitReady()
+	return thief
+}
+
+// Sign asks for a certificate: the gRPC code of the answer, and what it says beside.
+func (t Thief) Sign(token, identity string) (code, said string) {
+	t.c.t.Helper()
+	t.c.Eventually("the controller answers", func() error {
+		out, err := t.Exec("/load", "sign", "-controller", "mesh-controller."+System+":15010", "-token", strings.TrimSpace(token), "-identity", identity)
+		if err != nil {
+			return err
+		}
+		var rest string
+		code, rest, _ = strings.Cut(strings.TrimSpace(out), " ")
+		if code == "Unavailable" {
+			return fmt.Errorf("%s", out)
+		}
+		_, said, _ = strings.Cut(rest, " ")
+		return nil
+	})
+	return code, said
+}
+
+// ProxyToken is a token of the node's proxy as the kubelet would give it to that pod, for an audience.
+func (n Node) ProxyToken(audience string) string {
+	n.c.t.Helper()
+	pod, _ := n.ProxyPod()
+	return n.c.Kubectl("-n", System, "create", "token", "mesh-proxy", "--audience="+audience, "--bound-object-kind=Pod", "--bound-object-name="+pod)
+}
