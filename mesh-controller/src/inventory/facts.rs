@@ -100,6 +100,8 @@ impl Pod {
         if addresses.is_empty() {
             addresses.extend(status.field("podIP").parsed::<IpAddr>("an IP address")?);
         }
+        // There are as many pods as there are; most have one address, and a list that grows begins with room for four.
+        addresses.shrink_to_fit();
         let phase = status.field("phase").text()?.unwrap_or_default();
         Ok(Self {
             node: shared(spec.field("nodeName").text()?.unwrap_or_default()),
@@ -223,6 +225,8 @@ impl Slice {
                 endpoints.extend(read_endpoint(&endpoint, &meta.namespace)?);
             }
         }
+        ports.shrink_to_fit();
+        endpoints.shrink_to_fit();
         Ok(Self { service: service.map(|name| NsName::new(meta.namespace.clone(), shared(name))), ports, endpoints })
     }
 }

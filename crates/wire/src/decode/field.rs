@@ -67,7 +67,11 @@ pub(super) fn list<T, U>(field: &str, items: Vec<T>, each: impl Fn(T) -> Result<
     if items.len() > LIST_MAX {
         return Err(Bad::new(format!("has {} items, more than {LIST_MAX}", items.len()))).at(field);
     }
-    items.into_iter().enumerate().map(|(i, item)| each(item).item(field, i)).collect()
+    let mut list: Vec<U> =
+        items.into_iter().enumerate().map(|(i, item)| each(item).item(field, i)).collect::<Result<_, Bad>>()?;
+    // It may have been collected in the room of the messages, which are larger and had room for more.
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 /// A list with at least one item.
