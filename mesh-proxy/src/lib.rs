@@ -1,5 +1,6 @@
 //! The node proxy and the ingress proxy: takes traffic, proves who speaks, decides with `mesh-core`, carries bytes. It must not know Kubernetes.
 
+mod ahead;
 pub mod app;
 pub mod control;
 pub mod fault;

@@ -1,6 +1,5 @@
 //! Gateway: binds what the listeners of a Gateway ask for, and follows their changes without dropping a connection. It must not decide routes.
 
-mod ahead;
 pub mod listeners;
 mod port;
 mod tls;

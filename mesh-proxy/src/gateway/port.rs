@@ -1,11 +1,12 @@
 //! Port: the connections of one Gateway port: told apart by protocol and server name, then served by the same engine as the mesh's own. It must not bind or route.
 
-use super::{ahead::Ahead, listeners::most_specific, tls::PortTls};
+use super::{listeners::most_specific, tls::PortTls};
 use crate::{
+    ahead::Ahead,
     fault,
     http::{Door, Frontend, serve},
     local::Local,
-    outbound::{self, ReadAhead, carry},
+    outbound::{self, carry},
     shared::Shared,
     tcp::{Side, Stream},
     telemetry::{Connection, Direction, HandshakeResult, HandshakeSide},
@@ -146,7 +147,7 @@ impl Port {
         match &listener.protocol {
             ListenerProtocol::TlsPassthrough => match self.backend(snapshot, name.as_deref(), &mut record) {
                 Ok((service, port, endpoints)) => {
-                    let io = ReadAhead { stream, read };
+                    let io = Ahead::new(stream, read);
                     Box::pin(carry(io, service, port, endpoints, &self.local, &self.shared, record)).await;
                 }
                 Err(fault) => refuse(stream, &mut record, &fault),
@@ -190,8 +191,8 @@ impl Port {
         read: Bytes,
         deadline: Instant,
         record: &mut Connection,
-    ) -> Option<(tokio_rustls::server::TlsStream<Ahead>, &'static str)> {
-        let accepted = tls.accept(Ahead { stream, read }, deadline).await;
+    ) -> Option<(tokio_rustls::server::TlsStream<Ahead<TcpStream>>, &'static str)> {
+        let accepted = tls.accept(Ahead::new(stream, read), deadline).await;
         self.shared.telemetry.handshake(
             HandshakeSide::Server,
             match &accepted {

@@ -1,7 +1,6 @@
 //! TLS of one Gateway port: the certificates of its listeners, exchanged while it serves. It must not choose listeners.
 
-use super::ahead::Ahead;
-use crate::tunnel::DialFault;
+use crate::{ahead::Ahead, tunnel::DialFault};
 use arc_swap::ArcSwapOption;
 use mesh_core::{
     fault::Fault,
@@ -12,7 +11,10 @@ use mesh_core::{
 use mesh_tls::gateway::{ListenerCertificates, Offer, server_config};
 use parking_lot::Mutex;
 use rustls::{ProtocolVersion, ServerConfig};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// TLS of the listeners of one kind on a port.
@@ -63,9 +65,9 @@ impl PortTls {
     /// Terminates TLS until `deadline`. Returns the version beside the stream.
     pub(super) async fn accept(
         &self,
-        io: Ahead,
+        io: Ahead<TcpStream>,
         deadline: Instant,
-    ) -> Result<(TlsStream<Ahead>, &'static str), DialFault> {
+    ) -> Result<(TlsStream<Ahead<TcpStream>>, &'static str), DialFault> {
         let config = self.config.load_full().ok_or(Fault::UnknownServerName)?;
         match timeout_at(deadline, TlsAcceptor::from(config).accept(io)).await {
             Err(_) => Err(DialFault::new(Fault::ConnectTimeout, "the client did not finish TLS in time")),

@@ -1,6 +1,7 @@
 //! Progress: whether a client connection still moves, told by counters that cost no clock. It must not close anything.
 
-use bytes::{Buf, Bytes};
+use crate::ahead::Ahead;
+use bytes::Bytes;
 use mesh_core::mesh::Limits;
 use std::{
     io,
@@ -35,10 +36,10 @@ pub struct Progress {
 pub struct Serving(Arc<Progress>);
 
 impl Progress {
-    /// Counts what passes through `io`; `ahead` was read from it before.
-    pub fn watch<T>(self: &Arc<Self>, io: T, ahead: Bytes) -> Watched<T> {
+    /// Counts what passes through `io`; `read` was read from it before.
+    pub fn watch<T>(self: &Arc<Self>, io: T, read: Bytes) -> Watched<T> {
         self.head_begun.store(true, Ordering::Relaxed);
-        Watched { io, ahead, progress: self.clone() }
+        Watched { io: Ahead::new(io, read), progress: self.clone() }
     }
 
     /// A request head is complete.
@@ -118,43 +119,26 @@ impl Bounds {
 /// A connection whose bytes are counted.
 #[derive(Debug)]
 pub struct Watched<T> {
-    io: T,
-    ahead: Bytes,
+    io: Ahead<T>,
     progress: Arc<Progress>,
 }
 
 impl<T> Watched<T> {
-    /// Puts back what was read from it.
-    pub fn with_ahead(mut self, read: Bytes) -> Self {
-        self.ahead = match self.ahead.is_empty() {
-            true => read,
-            false => [read, self.ahead].concat().into(),
-        };
-        self
-    }
-
-    /// The connection, and what was read from it but not taken.
-    pub fn into_parts(self) -> (T, Bytes) {
-        (self.io, self.ahead)
+    /// The connection, with `read` put back, which was read from it but not taken.
+    pub fn into_ahead(mut self, read: Bytes) -> Ahead<T> {
+        self.io.put_back(read);
+        self.io
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if !this.ahead.is_empty() {
-            let n = this.ahead.len().min(buf.remaining());
-            buf.put_slice(&this.ahead[..n]);
-            this.ahead.advance(n);
-            if this.ahead.is_empty() {
-                // An empty rest would hold on to the whole buffer.
-                this.ahead = Bytes::new();
-            }
-            return Poll::Ready(Ok(()));
-        }
+        // What was read before has moved before.
+        let moves = !this.io.is_ahead();
         let before = buf.filled().len();
         let read = Pin::new(&mut this.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        if moves && buf.filled().len() > before {
             this.progress.read();
         }
         read

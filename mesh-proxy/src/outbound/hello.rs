@@ -1,13 +1,8 @@
 //! The server name in a ClientHello, read ahead of the bytes that are carried. It must not terminate TLS.
 
-use crate::tcp::Side;
 use bytes::{Bytes, BytesMut};
 use mesh_core::name::Text;
-use std::{
-    io,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
@@ -55,40 +50,4 @@ pub(crate) async fn server_name(stream: &mut TcpStream, wait: Duration) -> (Byte
         }
     }
     (read.freeze(), None)
-}
-
-/// A connection with bytes that were read ahead.
-pub(crate) struct Ahead {
-    pub(crate) stream: TcpStream,
-    pub(crate) read: Bytes,
-}
-
-impl Side for Ahead {
-    fn poll_take(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut BytesMut,
-        room: usize,
-    ) -> Poll<io::Result<Option<Bytes>>> {
-        if !self.read.is_empty() {
-            return Poll::Ready(Ok(Some(std::mem::take(&mut self.read))));
-        }
-        self.stream.poll_take(cx, buffer, room)
-    }
-
-    fn poll_put(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes) -> Poll<io::Result<()>> {
-        self.stream.poll_put(cx, chunk)
-    }
-
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Side::poll_flush(&mut self.stream, cx)
-    }
-
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_finish(cx)
-    }
-
-    fn reset(&mut self) {
-        self.stream.reset();
-    }
 }

@@ -4,9 +4,10 @@ mod carry;
 mod hello;
 
 pub use carry::carry;
-pub(crate) use hello::{Ahead as ReadAhead, server_name};
+pub(crate) use hello::server_name;
 
 use crate::{
+    ahead::Ahead,
     fault,
     local::Local,
     shared::Shared,
@@ -14,7 +15,6 @@ use crate::{
     tunnel::DialFault,
 };
 use carry::to_address;
-use hello::Ahead;
 use mesh_core::{
     decide::{self, OUTBOUND_PORT, Outbound},
     fault::Fault,
@@ -116,7 +116,7 @@ async fn streams(
     });
     match chosen {
         Ok((service, port, endpoints)) => {
-            carry(Ahead { stream, read }, service, port, endpoints, local, shared, record).await;
+            carry(Ahead::new(stream, read), service, port, endpoints, local, shared, record).await;
         }
         Err(refused) => {
             let fault = DialFault::from(refused);

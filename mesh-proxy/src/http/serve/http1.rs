@@ -96,12 +96,12 @@ where
     let parts = connection.into_parts();
     let Gathered(mut parting) = parts.io.into_inner();
     if upgrades.is_switched() {
-        upgrades.give(parting.into_inner().with_ahead(parts.read_buf));
+        upgrades.give(parting.into_inner().into_ahead(parts.read_buf));
         return None;
     }
     match rests {
         Some(before) if before == progress.begun() => {
-            Some(parting.into_inner().with_ahead(parts.read_buf).into_parts())
+            Some(parting.into_inner().into_ahead(parts.read_buf).into_parts())
         }
         // A request came in that moment, whose answer said that it was the last.
         Some(_) => {
