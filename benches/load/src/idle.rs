@@ -36,7 +36,7 @@ const OPENERS: u32 = 2;
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long they have said nothing when memory is looked at: an idle connection is one that has been idle for a while, and Heddle takes some seconds
 /// to give back what only a busy one needs.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(7);
 
 const PROXIES: [Rival; 4] = [Rival::Heddle, Rival::Envoy, Rival::Nginx, Rival::Haproxy];
 
