@@ -166,7 +166,7 @@ func kubeletConfig(plan addr.Plan, pki, name, group string, cgroupV1 bool) strin
 		"evictionHard: {}",
 		// What was imported cannot be pulled again, so a full host disk must not remove it: 100 ends the collection.
 		"imageGCHighThresholdPercent: 100",
-		"maxPods: 200",
+		"maxPods: 230",
 		// Found out in seconds, not minutes, that a node came back or went.
 		"nodeStatusUpdateFrequency: 4s",
 		"nodeStatusReportFrequency: 1m",

@@ -84,8 +84,8 @@ func TestMinutesWithoutAController(t *testing.T) {
 	scene.NothingFailed("three minutes without a controller")
 }
 
-// crowd is as many pods as the node takes beside those of the system.
-const crowd = 180
+// crowd is nearly as many pods as the node takes (kubelets are told 230, its addresses are 254).
+const crowd = 200
 
 func TestACrowdOfPodsOnANode(t *testing.T) {
 	c := cluster.Use(t)
@@ -105,7 +105,7 @@ func TestACrowdOfPodsOnANode(t *testing.T) {
 	})
 	t.Logf("%d pods were ready after %s", crowd, time.Since(began).Round(time.Second))
 	scene.Load.Runs(5 * time.Second)
-	scene.NothingFailed("180 pods start on one node")
+	scene.NothingFailed("200 pods start on one node")
 	if answered := len(scene.Load.Report().Kinds["h1-new"].Backends); answered < crowd/2 {
 		t.Errorf("only %d of them answered", answered)
 	}
