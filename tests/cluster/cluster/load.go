@@ -185,6 +185,15 @@ func (c *Cluster) load(namespace, node string, servers Servers, word string) *Lo
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	load := &Load{Pod: c.loadPod(namespace, name, node, string(args)), Word: word, servers: servers}
+	load.Settle()
+	load.started = load.Report().Started
+	return load
+}
+
+// loadPod starts a pod that runs the load program with these arguments, a YAML list, and waits until it is Ready.
+func (c *Cluster) loadPod(namespace, name, node, args string) Pod {
+	c.t.Helper()
 	c.Apply(fmt.Sprintf(`
 apiVersion: v1
 kind: Pod
@@ -193,16 +202,11 @@ spec:
   %s
   terminationGracePeriodSeconds: 1
   containers:
-  - name: load
-    image: %s
-    imagePullPolicy: IfNotPresent
-    args: %s
+  - {name: load, image: %q, imagePullPolicy: IfNotPresent, args: %s}
 `, name, namespace, onNode(node), programs.LoadImage, args))
-	load := &Load{Pod: Pod{Namespace: namespace, Name: name, c: c}, Word: word, servers: servers}
-	load.WaitReady()
-	load.Settle()
-	load.started = load.Report().Started
-	return load
+	pod := Pod{Namespace: namespace, Name: name, c: c}
+	pod.WaitReady()
+	return pod
 }
 
 // Report is what a driver counted.

@@ -3,8 +3,6 @@ package cluster
 import (
 	"fmt"
 	"strings"
-
-	"heddle.test/cluster/internal/programs"
 )
 
 // TokenAudience is whom the proxies' tokens are made for.
@@ -16,23 +14,8 @@ type Thief struct{ Pod }
 // Thief starts one.
 func (c *Cluster) Thief(namespace, node string) Thief {
 	c.t.Helper()
-	c.Apply(fmt.Sprintf(`
-apiVersion: v1
-kind: Pod
-metadata: {name: thief, namespace: %s}
-spec:
-  %s
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: load
-    image: %s
-    imagePullPolicy: IfNotPresent
-    # Something to run while it waits.
-    args: [changes, -web, "127.0.0.1:1", -pause, 1h]
-`, namespace, onNode(node), programs.LoadImage))
-	thief := Thief{Pod{Namespace: namespace, Name: "thief", c: c}}
-	thief.WaitReady()
-	return thief
+	// Something to run while it waits.
+	return Thief{c.loadPod(namespace, "thief", node, `[changes, -web, "127.0.0.1:1", -pause, 1h]`)}
 }
 
 // Sign asks for a certificate: the gRPC code of the answer, and what it says beside.
