@@ -59,6 +59,8 @@ pub struct Unsent<'a> {
     head: &'a mut Option<Box<Outgoing>>,
     body: Body,
     keep: Keep,
+    /// A plain request that was made of it and that came back unsent. On the heap, as that seldom happens.
+    back: Option<Box<Request<Body>>>,
 }
 
 /// Whether a head is kept, by a copy, although it is sent.
@@ -75,7 +77,7 @@ pub enum Keep {
 impl<'a> Unsent<'a> {
     /// A head and its body. An attempt takes `head`; it is there again, or still, where another attempt may follow.
     pub fn new(head: &'a mut Option<Box<Outgoing>>, body: Body, keep: Keep) -> Self {
-        Self { head, body, keep }
+        Self { head, body, keep, back: None }
     }
 
     /// Sets a header of the head; a later attempt may set it anew.
@@ -91,8 +93,11 @@ impl<'a> Unsent<'a> {
         Ok((head.native(destination, protocol), std::mem::replace(&mut self.body, Body::Empty)))
     }
 
-    /// The request for an application.
+    /// The request for an application: the one that came back, if one did.
     pub fn plain(&mut self, protocol: Protocol) -> Result<Request<Body>, Fault> {
+        if let Some(back) = self.back.take() {
+            return Ok(*back);
+        }
         let head = self.take(protocol)?;
         Ok(head.plain(protocol, std::mem::replace(&mut self.body, Body::Empty)))
     }
@@ -107,12 +112,20 @@ impl<'a> Unsent<'a> {
         if kept { self.head.clone() } else { self.head.take() }.ok_or(Fault::Internal)
     }
 
-    /// Nothing was sent of the plain request that was made of it, if one was, and nobody is left to send it to.
-    pub fn give_back(&mut self, request: Option<Box<Request<Body>>>) {
-        if let Some(request) = request
+    /// Takes back the plain request that was made of it: nothing of it was sent, or it may be sent once more. Whether there is one.
+    pub fn take_back(&mut self, request: Option<Request<Body>>) -> bool {
+        self.back = request.map(Box::new);
+        self.back.is_some()
+    }
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        // Nobody is left to send it to.
+        if let Some(back) = self.back.take()
             && self.head.is_none()
         {
-            *self.head = Outgoing::of_plain(*request).map(Box::new);
+            *self.head = Outgoing::of_plain(*back).map(Box::new);
         }
     }
 }
@@ -224,7 +237,8 @@ mod tests {
             let mut unsent = Unsent::new(&mut head, Body::Empty, keep);
             let request = unsent.plain(on).unwrap();
             assert_eq!(unsent.head.is_some(), kept, "{keep:?} {on:?}");
-            unsent.give_back(Some(Box::new(request)));
+            assert!(unsent.take_back(Some(request)));
+            drop(unsent);
             let again = Unsent::new(&mut head, Body::Empty, Keep::Never).plain(Http1).unwrap();
             let first = outgoing().plain(Http1, Body::Empty);
             assert_eq!((again.uri(), again.method(), again.headers()), (first.uri(), first.method(), first.headers()));

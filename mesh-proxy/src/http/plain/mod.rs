@@ -89,24 +89,14 @@ impl Upstreams {
         mut unsent: Unsent<'_>,
     ) -> Result<Response<Body>, DialFault> {
         let waiting = self.pool.waiting(&key);
-        // A request that came back unsent. On the heap, as it seldom does.
-        let mut again: Option<Box<Request<Body>>> = None;
         loop {
             let now = Instant::now();
             let (mut connection, idle) = match waiting.take(now) {
                 Some(idle) => (idle.connection, Some(now - idle.since)),
-                None => match Box::pin(dial_http1(local, key.address, limits)).await {
-                    Ok(connection) => (connection, None),
-                    Err(fault) => {
-                        unsent.give_back(again);
-                        return Err(fault);
-                    }
-                },
+                None => (Box::pin(dial_http1(local, key.address, limits)).await?, None),
             };
-            let request = match again.take() {
-                Some(request) => *request,
-                None => unsent.plain(Protocol::Http1)?,
-            };
+            let request = unsent.plain(Protocol::Http1)?;
+            // On the heap, as few requests find a connection that idled for long.
             let spare =
                 idle.filter(|idle| *idle > MAYBE_CLOSING && is_repeatable(&request)).map(|_| Box::new(copy(&request)));
             let answered = {
@@ -119,9 +109,8 @@ impl Upstreams {
                     return Ok(response.map(|body| received(body, pooled)));
                 }
                 Err(mut error) => {
-                    again = error.take_message().map(Box::new).or(spare);
-                    if idle.is_none() || again.is_none() {
-                        unsent.give_back(again);
+                    let is_back = unsent.take_back(error.take_message().or(spare.map(|spare| *spare)));
+                    if idle.is_none() || !is_back {
                         return Err(fault_of(error.into_error()));
                     }
                 }
@@ -136,33 +125,24 @@ impl Upstreams {
         limits: &Limits,
         mut unsent: Unsent<'_>,
     ) -> Result<Response<Body>, DialFault> {
-        let mut again: Option<Box<Request<Body>>> = None;
         loop {
             let pooled = self.pool.share(&key);
             let reused = pooled.is_some();
             let (mut shared, stream) = match pooled {
                 Some(found) => found,
-                None => match Box::pin(dial_http2(local, key.address, limits)).await {
-                    Ok(sender) => self.pool.add(key.clone(), sender),
-                    Err(fault) => {
-                        unsent.give_back(again);
-                        return Err(fault);
-                    }
-                },
+                None => {
+                    let sender = Box::pin(dial_http2(local, key.address, limits)).await?;
+                    self.pool.add(key.clone(), sender)
+                }
             };
-            let request = match again.take() {
-                Some(request) => *request,
-                None => unsent.plain(Protocol::Http2)?,
-            };
-            match shared.sender.try_send_request(request).await {
+            match shared.sender.try_send_request(unsent.plain(Protocol::Http2)?).await {
                 Ok(response) => {
                     let pooled = Pooled::http2(stream);
                     return Ok(response.map(|body| received(body, pooled)));
                 }
                 Err(mut error) => {
-                    again = error.take_message().map(Box::new);
-                    if !reused || again.is_none() {
-                        unsent.give_back(again);
+                    let is_back = unsent.take_back(error.take_message());
+                    if !reused || !is_back {
                         return Err(fault_of(error.into_error()));
                     }
                 }
