@@ -82,6 +82,29 @@ func (h Hierarchies) Open(name string) (*os.File, error) {
 	return os.Open(filepath.Join(h.unified, name))
 }
 
+// bedShares is the weight of a whole bed beside single processes of the host, which have 1024 each.
+const bedShares = "4096"
+
+// Join puts the process, and so what it will start, into the v1 groups as well; in the v2 group it was born. So each
+// machine of a bed has an equal part of the processor, and its own programs beside its pods: else each process of a crowd
+// that starts on one machine would weigh as much as all pods of all machines.
+func (h Hierarchies) Join(name string, pid int) error {
+	for _, root := range h.v1 {
+		if err := os.WriteFile(filepath.Join(root, name, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644); err != nil {
+			return fmt.Errorf("control group: %w", err)
+		}
+		bed, _, _ := strings.Cut(name, "/")
+		shares := filepath.Join(root, bed, "cpu.shares")
+		if _, err := os.Stat(shares); err != nil {
+			continue
+		}
+		if err := os.WriteFile(shares, []byte(bedShares), 0o644); err != nil {
+			return fmt.Errorf("control group: %w", err)
+		}
+	}
+	return nil
+}
+
 // Processes lists everything that lives in the group or below it.
 func (h Hierarchies) Processes(name string) []int {
 	var pids []int

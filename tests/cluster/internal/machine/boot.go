@@ -58,6 +58,9 @@ func Boot(bed string, spec Spec) (int, error) {
 	if err := os.WriteFile(pidFile(spec.State), []byte(record), 0o644); err != nil {
 		return 0, err
 	}
+	if err := trees.Join(spec.Group+"/init", pid); err != nil {
+		return 0, err
+	}
 	return pid, first.Process.Release()
 }
 
