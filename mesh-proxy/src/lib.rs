@@ -2,6 +2,7 @@
 
 mod ahead;
 pub mod app;
+mod batch;
 pub mod control;
 pub mod fault;
 pub mod gateway;

@@ -15,13 +15,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Bytes asked of a side at first: most connections carry little, and many wait at once.
-const ROOM_FIRST: usize = 8 * 1024;
-/// Bytes asked once a direction has carried [`STEADY_AFTER`]: a full frame of a tunnel. More at once would be cold in the processor's
-/// cache when it is encrypted, which costs more than the system calls that it saves.
-const ROOM_STEADY: usize = FRAME as usize;
-/// A direction that has carried this much is no greeting any more.
-const STEADY_AFTER: u64 = 128 * 1024;
+/// Bytes asked of a side at first, and at least: most connections carry little, and many wait at once.
+const ROOM_LEAST: usize = 8 * 1024;
+/// Bytes asked at most, of a side that fills what it is asked for: two full frames of a tunnel, which is what may wait in us to be sent
+/// ([`SEND_BUFFER`](crate::tunnel::limits::SEND_BUFFER)).
+const ROOM_MOST: usize = 2 * FRAME as usize;
 /// Chunks that one direction may move before other connections of the worker get their turn.
 const TURN: u32 = 32;
 
@@ -77,7 +75,7 @@ pub enum End {
 /// Carries bytes both ways until both sides have finished, one broke, or nothing moved for `idle`. Dropping it drops nothing but the
 /// bytes in flight; the caller drops the sides.
 pub async fn carry(first: &mut impl Side, second: &mut impl Side, idle: Duration) -> Carried {
-    let (mut forth, mut back) = (Way::default(), Way::default());
+    let (mut forth, mut back) = (Way::new(), Way::new());
     // The timer is moved only when it fires, not for each byte.
     let mut last = Instant::now();
     let mut timer = pin!(sleep_until(after(last, idle)));
@@ -116,18 +114,18 @@ pub async fn carry(first: &mut impl Side, second: &mut impl Side, idle: Duration
 }
 
 /// One direction.
-#[derive(Default)]
 struct Way {
     chunk: Bytes,
     buffer: BytesMut,
+    /// Bytes that are asked for next.
+    room: usize,
     carried: u64,
     unflushed: bool,
     stage: Stage,
 }
 
-#[derive(Default, PartialEq)]
+#[derive(PartialEq)]
 enum Stage {
-    #[default]
     Flowing,
     Finishing,
     Finished,
@@ -149,6 +147,17 @@ impl Broke {
 }
 
 impl Way {
+    fn new() -> Self {
+        Self {
+            chunk: Bytes::new(),
+            buffer: BytesMut::new(),
+            room: ROOM_LEAST,
+            carried: 0,
+            unflushed: false,
+            stage: Stage::Flowing,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut impl Side, to: &mut impl Side) -> Poll<Result<(), Broke>> {
         for _ in 0..TURN {
             if !self.chunk.is_empty() {
@@ -161,8 +170,11 @@ impl Way {
                 continue;
             }
             match self.stage {
-                Stage::Flowing => match from.poll_take(cx, &mut self.buffer, room(self.carried)) {
-                    Poll::Ready(Ok(Some(chunk))) => self.chunk = chunk,
+                Stage::Flowing => match from.poll_take(cx, &mut self.buffer, self.room) {
+                    Poll::Ready(Ok(Some(chunk))) => {
+                        self.room = next_room(self.room, chunk.len());
+                        self.chunk = chunk;
+                    }
                     Poll::Ready(Ok(None)) => self.stage = Stage::Finishing,
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(Broke::From(e))),
                     Poll::Pending => {
@@ -194,8 +206,14 @@ impl Way {
     }
 }
 
-fn room(carried: u64) -> usize {
-    if carried < STEADY_AFTER { ROOM_FIRST } else { ROOM_STEADY }
+/// What is asked for after `got` bytes came where there was `room`. Requests and answers in turn never ask for much.
+fn next_room(room: usize, got: usize) -> usize {
+    let next = match got {
+        _ if got >= room => room * 2,
+        _ if got < room / 4 => room / 2,
+        _ => room,
+    };
+    next.clamp(ROOM_LEAST, ROOM_MOST)
 }
 
 /// A limit too long for the clock is a day; then it is looked at again.
@@ -292,5 +310,20 @@ fn finish(to: Pin<&mut impl AsyncWrite>, cx: &mut Context<'_>) -> Poll<io::Resul
         // The peer has closed both ways already; that it will get no more is no news to it.
         Err(e) if e.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
         other => Poll::Ready(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn much_is_asked_only_of_a_side_that_fills_it() {
+        let after = |reads: &[usize]| reads.iter().fold(ROOM_LEAST, |room, got| next_room(room, *got));
+        assert_eq!(after(&[1024; 10_000]), ROOM_LEAST, "requests and answers of a kibibyte");
+        assert_eq!(after(&[usize::MAX; 10]), ROOM_MOST);
+        let bulk = [usize::MAX; 10];
+        assert_eq!(after(&[&bulk[..], &[128 * 1024; 10]].concat()), ROOM_MOST, "a side that writes 128 KiB at a time");
+        assert_eq!(after(&[&bulk[..], &[1; 10]].concat()), ROOM_LEAST);
     }
 }

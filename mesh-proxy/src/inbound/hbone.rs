@@ -7,7 +7,11 @@ use crate::{
     shared::Shared,
     tcp,
     telemetry::{Connection, Direction, HandshakeResult, HandshakeSide},
-    tunnel::{self, DialFault, TunnelStream, limits::READ_AHEAD, server},
+    tunnel::{
+        self, DialFault, TunnelStream,
+        limits::{READ_AHEAD, RECORDS},
+        server,
+    },
 };
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
@@ -90,8 +94,11 @@ async fn terminate(
             Err(DialFault::new(Fault::ConnectTimeout, what))
         }
         Ok(Err(error)) => Err(fault::of_tls(error)),
-        Ok(Ok(tls)) => match verified_peer(tls.get_ref().1) {
-            Ok(peer) => Ok((tls, peer)),
+        Ok(Ok(mut tls)) => match verified_peer(tls.get_ref().1) {
+            Ok(peer) => {
+                tls.get_mut().1.set_buffer_limit(Some(RECORDS));
+                Ok((tls, peer))
+            }
             Err(refusal) => Err(DialFault::new(Fault::PeerIdentity, refusal)),
         },
     };

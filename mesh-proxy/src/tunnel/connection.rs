@@ -2,10 +2,12 @@
 
 use super::{
     DialFault, Lease, Open, Slot,
-    limits::{FRAME, IDLE, READ_AHEAD, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, STREAMS, connection_window},
+    limits::{
+        FRAME, IDLE, READ_AHEAD, RECORDS, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, STREAMS, connection_window,
+    },
     ping, window,
 };
-use crate::{local::Local, turn::Turn};
+use crate::{batch::Batch, local::Local, turn::Turn};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use h2::client::SendRequest;
@@ -50,7 +52,7 @@ struct Window {
 
 /// What must be driven for a [`Connection`] to live.
 pub(super) struct Driver {
-    connection: h2::client::Connection<TlsStream<BufReader<TcpStream>>, Bytes>,
+    connection: h2::client::Connection<Batch<TlsStream<BufReader<TcpStream>>>, Bytes>,
     pings: h2::PingPong,
     streams: Arc<AtomicUsize>,
     window: Arc<Window>,
@@ -74,13 +76,14 @@ pub(super) async fn dial(
     let to = SocketAddr::new(address, HBONE_PORT);
     let tcp = local.connect(to, deadline).await?;
     let late = |what: &str| DialFault::new(Fault::ConnectTimeout, format!("{to}: {what} took too long"));
-    let tls = timeout_at(
+    let mut tls = timeout_at(
         deadline,
         TlsConnector::from(config).connect(address.into(), BufReader::with_capacity(READ_AHEAD, tcp)),
     )
     .await
     .map_err(|_| late("TLS"))?
     .map_err(|e| tls_fault(to, e))?;
+    tls.get_mut().1.set_buffer_limit(Some(RECORDS));
     let open = local.opened().clone();
     let now = open.window();
     let (send, mut connection) = timeout_at(
@@ -93,7 +96,7 @@ pub(super) async fn dial(
             .enable_push(false)
             .max_concurrent_reset_streams(RESETS_REMEMBERED)
             .max_local_error_reset_streams(RESETS_MADE)
-            .handshake(tls),
+            .handshake(Batch::new(tls)),
     )
     .await
     .map_err(|_| late("the HTTP/2 preface"))?

@@ -5,7 +5,7 @@ use super::{
     limits::{FRAME, RESETS_MADE, RESETS_REMEMBERED, SEND_BUFFER, SERVER_IDLE, connection_window},
     ping, window,
 };
-use crate::{parting::Parting, turn::Turn};
+use crate::{batch::Batch, parting::Parting, turn::Turn};
 use bytes::Bytes;
 use h2::{RecvStream, server::SendResponse};
 use http::Request;
@@ -65,7 +65,7 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
         .max_pending_accept_reset_streams(limits.streams_per_connection as usize)
         .max_concurrent_reset_streams(RESETS_REMEMBERED)
         .max_local_error_reset_streams(RESETS_MADE)
-        .handshake(Parting::new(io));
+        .handshake(Batch::new(Parting::new(io)));
     let mut connection = timeout(limits.handshake, handshake)
         .await
         .map_err(|_| Ended::NoPreface(limits.handshake))?

@@ -12,7 +12,7 @@ use super::{
     gathered::Gathered,
     outgoing::{Protocol, Unsent},
 };
-use crate::{local::Local, tunnel::DialFault};
+use crate::{batch::Batch, local::Local, tunnel::DialFault};
 use futures_util::future::Either;
 use http::{Method, Request, Response};
 use http_body::Body as _;
@@ -195,7 +195,7 @@ async fn dial_http2(
     let handshake = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_header_list_size(limits.header_bytes)
-        .handshake(TokioIo::new(stream));
+        .handshake(TokioIo::new(Batch::new(stream)));
     let (sender, connection) = tokio::time::timeout_at(deadline, handshake)
         .await
         .map_err(|_| DialFault::from(Fault::ConnectTimeout))?

@@ -1,9 +1,9 @@
 //! HTTP/2: the requests of a connection beside each other, until it ends. It must not look into requests.
 
 use crate::{
+    batch::Batch,
     http::{
         frontend::Frontend,
-        gathered::Gathered,
         handle::handle,
         progress::Progress,
         watch::{Version, Watch, Word},
@@ -54,7 +54,7 @@ where
         .max_pending_accept_reset_streams(limits.streams_per_connection as usize)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(limits.handshake);
-    let io = TokioIo::new(Gathered(Parting::new(progress.watch(io, read))));
+    let io = TokioIo::new(Batch::new(Parting::new(progress.watch(io, read))));
     let mut connection = pin!(builder.serve_connection(io, service));
     // What seldom happens is polled only when it has happened, not with each step of the connection.
     let watch = Watch::new(Version::Http2, front, limits, &progress);
