@@ -3,7 +3,6 @@
 
 mod api;
 mod controller;
-mod node;
 mod streams;
 mod world;
 
@@ -30,8 +29,8 @@ use std::{
 use tokio::sync::{Semaphore, mpsc};
 use world::{NODES, World, node_name};
 
-/// Path of the stream of the config protocol.
-const GRPC_PATH: &str = "/heddle.config.v1.Config/Stream";
+/// The program that is a node; it lies beside this one, and has an allocator of its own as the product has.
+const NODE: &str = "mesh-bench-node";
 
 /// Sizes; the first is what everything else is compared with: a node that knows nothing to speak of.
 const SIZES: [u32; 4] = [10, 1_000, 100_000, 1_000_000];
@@ -57,16 +56,6 @@ pub enum Part {
     /// The controller.
     #[command(hide = true)]
     ScaleController,
-    /// A node's proxy.
-    #[command(hide = true)]
-    ScaleNode {
-        /// HOST:PORT of the controller.
-        controller: String,
-        /// Its name.
-        name: String,
-        /// Folder for its state.
-        state: PathBuf,
-    },
 }
 
 impl Part {
@@ -74,7 +63,6 @@ impl Part {
     pub fn run(&self) -> Result<()> {
         match self {
             Self::ScaleController => controller::run(),
-            Self::ScaleNode { controller, name, state } => node::run(controller, name, state),
         }
     }
 }
@@ -110,7 +98,8 @@ async fn measure(world: World, empty_node: Option<u64>, figures: &mut Figures) -
     let api = Api::start(world).await?;
     let config = dir.path().join("kubeconfig");
     fs::write(&config, kubeconfig(&api).to_string())?;
-    let mut controller = Simulated::start(&["scale-controller"], |c| c.env("KUBECONFIG", &config))?;
+    let mut controller =
+        Simulated::start(std::env::current_exe()?, &["scale-controller"], |c| c.env("KUBECONFIG", &config))?;
     let planned = controller.line().await?;
     let address = planned["address"].as_str().context("the controller says its address")?.to_owned();
     tokio::time::sleep(SETTLE).await;
@@ -175,7 +164,7 @@ async fn measure(world: World, empty_node: Option<u64>, figures: &mut Figures) -
 
     let name = format!("node/{}", node_name(0));
     let state = dir.path().to_string_lossy().into_owned();
-    let mut node = Simulated::start(&["scale-node", &address, &name, &state], |c| c)?;
+    let mut node = Simulated::start(std::env::current_exe()?.with_file_name(NODE), &[&address, &name, &state], |c| c)?;
     let held = node.line().await?;
     tokio::time::sleep(SETTLE).await;
     let weighs = node.usage()?;
@@ -214,7 +203,7 @@ async fn follow(controller: String, node: u32, opening: Arc<Semaphore>, heard: m
     let name = format!("node/{}", node_name(node));
     let following = async {
         let turn = opening.acquire().await?;
-        let (say, mut stream) = streams::open::<Outgoing>(&controller, &name, GRPC_PATH).await?;
+        let (say, mut stream) = streams::open::<Outgoing>(&controller, &name).await?;
         drop(turn);
         let (mut bytes, mut synced) = (0, false);
         while let Some(message) = stream.message().await? {
@@ -265,10 +254,10 @@ struct Usage {
 }
 
 impl Simulated {
-    fn start(args: &[&str], with: impl FnOnce(&mut Command) -> &mut Command) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+    fn start(program: PathBuf, args: &[&str], with: impl FnOnce(&mut Command) -> &mut Command) -> Result<Self> {
+        let mut command = Command::new(&program);
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = with(&mut command).spawn().context("this program")?;
+        let mut child = with(&mut command).spawn().with_context(|| program.display().to_string())?;
         let stdout = BufReader::new(child.stdout.take().context("standard output is piped")?);
         let (sender, lines) = mpsc::unbounded_channel();
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));

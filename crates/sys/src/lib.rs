@@ -5,6 +5,8 @@ pub mod descriptors;
 pub mod ending;
 pub mod folder;
 pub mod limit;
+#[cfg(feature = "mimalloc")]
+pub mod memory;
 pub mod netns;
 pub mod socket;
 pub mod tool;

@@ -3,11 +3,16 @@
 use super::Held;
 use mesh_core::name::ProxyName;
 use mesh_wire::{PROTOCOL, proto::Delta};
-use prost::Message;
+use prost::{
+    DecodeError, Message,
+    encoding::{DecodeContext, decode_key, skip_field},
+};
 use siphasher::sip::SipHasher13;
 use std::{
-    fs, io,
-    os::unix::fs::OpenOptionsExt,
+    fs,
+    hash::Hasher,
+    io::{self, BufWriter, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -16,9 +21,13 @@ const MAGIC: &[u8; 16] = b"heddle-config-1\n";
 /// Longest file that is read back: a config of 100,000 resources is far below it.
 const LONGEST: u64 = 1024 * 1024 * 1024;
 
+/// Bytes that are written at once.
+const CHUNK: usize = 64 * 1024;
+
 /// The file, and whose config it holds.
 ///
-/// Layout: magic, hash of all that follows (u64), protocol (u32), length of the proxy name (u32), all big endian; the name; a `Delta`.
+/// Layout: magic, hash of all that follows (u64), protocol (u32), length of the proxy name (u32), all big endian; the name; a `Delta`, of which each
+/// resource is a piece.
 #[derive(Clone, Debug)]
 pub struct Cache {
     path: PathBuf,
@@ -84,21 +93,16 @@ impl Cache {
         if name != self.proxy.to_string().as_bytes() {
             return Err(format!("it is of {:?}, this is {}", String::from_utf8_lossy(name), self.proxy));
         }
-        let delta = Delta::decode(body).map_err(|e| e.to_string())?;
         let mut held = Held::default();
-        held.take(delta).map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        for delta in pieces(body) {
+            let delta = delta.map_err(|e| e.to_string())?;
+            held.take(delta).map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        }
         Ok(held)
     }
 
     /// Replaces the file, whole or not at all. Readable by the owner only: a gateway's config holds keys.
     pub fn save(&self, held: &Held) -> Result<(), CacheFault> {
-        let name = self.proxy.to_string();
-        let delta = held.export();
-        let mut content = Vec::with_capacity(8 + name.len() + delta.encoded_len());
-        content.extend(PROTOCOL.to_be_bytes());
-        content.extend((name.len() as u32).to_be_bytes());
-        content.extend(name.as_bytes());
-        content.extend(delta.encode_to_vec());
         // Two proxies of a node may write at once while one takes over from the other.
         let new = self.path.with_extension(format!("{}.new", std::process::id()));
         let write = || -> io::Result<()> {
@@ -107,16 +111,71 @@ impl Cache {
                 _ => {}
             }
             let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            io::Write::write_all(&mut file, MAGIC)?;
-            io::Write::write_all(&mut file, &SipHasher13::new().hash(&content).to_be_bytes())?;
-            io::Write::write_all(&mut file, &content)?;
+            // The hash is known at the end; until it is there, the file is a damaged one.
+            file.write_all(MAGIC)?;
+            file.write_all(&[0; 8])?;
+            let mut content = Hashed { into: BufWriter::with_capacity(CHUNK, &file), hash: SipHasher13::new() };
+            self.write(held, &mut content)?;
+            content.into.flush()?;
+            let hash = content.hash.finish();
+            drop(content);
+            file.write_all_at(&hash.to_be_bytes(), MAGIC.len() as u64)?;
             file.sync_all()?;
             fs::rename(&new, &self.path)
         };
         write().map_err(|source| self.io(source))
     }
 
+    /// What the hash is of.
+    fn write(&self, held: &Held, into: &mut impl Write) -> io::Result<()> {
+        let name = self.proxy.to_string();
+        into.write_all(&PROTOCOL.to_be_bytes())?;
+        into.write_all(&(name.len() as u32).to_be_bytes())?;
+        into.write_all(name.as_bytes())?;
+        let mut piece = Vec::new();
+        for delta in held.export() {
+            piece.clear();
+            delta.encode(&mut piece).map_err(io::Error::other)?;
+            into.write_all(&piece)?;
+        }
+        Ok(())
+    }
+
     fn io(&self, source: io::Error) -> CacheFault {
         CacheFault::Io { path: self.path.clone(), source }
+    }
+}
+
+/// A message of protobuf is the sequence of its fields, and repeated ones may stand alone: so one is written and read piece by piece.
+fn pieces(mut body: &[u8]) -> impl Iterator<Item = Result<Delta, DecodeError>> {
+    std::iter::from_fn(move || {
+        if body.is_empty() {
+            return None;
+        }
+        let mut rest = body;
+        let skipped =
+            decode_key(&mut rest).and_then(|(tag, wire)| skip_field(wire, tag, &mut rest, DecodeContext::default()));
+        let field = &body[..body.len() - rest.len()];
+        // What cannot be read is said once.
+        body = if skipped.is_ok() { rest } else { &[] };
+        Some(skipped.and_then(|()| Delta::decode(field)))
+    })
+}
+
+/// Hashes what it writes.
+struct Hashed<W> {
+    into: W,
+    hash: SipHasher13,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let wrote = self.into.write(data)?;
+        self.hash.write(&data[..wrote]);
+        Ok(wrote)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.into.flush()
     }
 }

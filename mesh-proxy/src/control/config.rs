@@ -272,7 +272,16 @@ async fn keep_cache(cache: Cache, mut stored: watch::Receiver<Held>) {
     while stored.changed().await.is_ok() {
         sleep(CACHE_DELAY).await;
         let (held, cache) = (stored.borrow_and_update().clone(), cache.clone());
-        match tokio::task::spawn_blocking(move || cache.save(&held)).await {
+        let save = move || {
+            let saved = cache.save(&held);
+            drop(held);
+            mesh_sys::memory::give_back();
+            saved
+        };
+        let saved = tokio::task::spawn_blocking(save).await;
+        // What the change took on this thread.
+        mesh_sys::memory::give_back();
+        match saved {
             Ok(Err(fault)) => {
                 tracing::warn!(error = %fault, "the config is not stored; a restart without controller would have none")
             }

@@ -104,13 +104,15 @@ impl Held {
         Ok(())
     }
 
-    /// All of it as one delta: the content of the cache file.
-    pub fn export(&self) -> proto::Delta {
+    /// All of it as deltas of one resource each, to be taken one after another: the content of the cache file. Made one by one, as all together
+    /// take several times the room of what they describe.
+    pub fn export(&self) -> impl Iterator<Item = proto::Delta> {
         let upserts = self.resources.iter().map(|(_, (version, resource))| {
             // The version that the controller gave, not one of our own making: it is what the controller compares.
-            proto::Resource { version: *version, ..encode(resource) }
+            let resource = proto::Resource { version: *version, ..encode(resource) };
+            proto::Delta { upserts: vec![resource], ..proto::Delta::default() }
         });
-        proto::Delta { nonce: 0, upserts: upserts.collect(), removes: vec![], synced: self.snapshot.is_some() }
+        upserts.chain([proto::Delta { synced: self.snapshot.is_some(), ..proto::Delta::default() }])
     }
 }
 

@@ -12,11 +12,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming, client::Grpc, transport::Endpoint};
 use tonic_prost::ProstCodec;
 
+/// Of the stream.
+const PATH: &str = "/heddle.config.v1.Config/Stream";
+
 /// A stream whose Hello is said; answers go into the sender. `M` is the form in which messages are read.
 pub async fn open<M: Message + Default + 'static>(
     controller: &str,
     name: &str,
-    path: &'static str,
 ) -> Result<(mpsc::Sender<ToController>, Streaming<M>)> {
     let channel = Endpoint::from_shared(format!("http://{controller}"))?.connect().await.context("the controller")?;
     let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_MAX);
@@ -27,6 +29,6 @@ pub async fn open<M: Message + Default + 'static>(
     let mut request = Request::new(ReceiverStream::new(sayings));
     request.metadata_mut().insert("authorization", format!("Bearer {name}").parse()?);
     let codec = ProstCodec::<ToController, M>::default();
-    let response = grpc.streaming(request, http::uri::PathAndQuery::from_static(path), codec).await?;
+    let response = grpc.streaming(request, http::uri::PathAndQuery::from_static(PATH), codec).await?;
     Ok((say, response.into_inner()))
 }

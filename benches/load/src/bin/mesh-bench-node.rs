@@ -1,19 +1,38 @@
-//! A node's proxy of the simulation, in a process of its own: it decodes, compiles and keeps what the controller sends, as the product does, and nothing
-//! else. It must not measure memory; who started it does.
+//! `mesh-bench-node`: a node's proxy of the simulation. It decodes, compiles and keeps what the controller sends, as the product does and with the
+//! product's allocator, and nothing else. It must not measure memory; who started it does.
 
-use super::{GRPC_PATH, streams};
+#[path = "../scale/streams.rs"]
+mod streams;
+
 use anyhow::{Context, Result, bail};
+use clap::Parser;
 use mesh_core::{balance::InFlight, name::ProxyName, snapshot::Snapshot};
 use mesh_proxy::control::{Cache, Held};
 use mesh_wire::proto::{Ack, ToController, ToProxy, to_controller::Message as Say, to_proxy::Message as Heard};
-use std::{io::BufRead, path::Path, sync::Arc, time::Instant};
+use std::{io::BufRead, path::PathBuf, sync::Arc, time::Instant};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Takes all that the controller has for this proxy, says so in a line, and then for each number that it reads talks to so many endpoints.
-pub fn run(controller: &str, name: &str, state: &Path) -> Result<()> {
+#[derive(Parser)]
+struct Flags {
+    /// HOST:PORT of the controller.
+    controller: String,
+    /// Its name.
+    name: String,
+    /// Folder for its state.
+    state: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let Flags { controller, name, state } = &Flags::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let held = runtime.block_on(synchronise(controller, name))?;
+    runtime.block_on(async { tokio::spawn(async { mesh_sys::memory::give_back() }).await })?;
     // As the product does half a second after a change.
     Cache::new(state, name.parse::<ProxyName>()?).save(&held)?;
+    mesh_sys::memory::give_back();
     let snapshot = held.snapshot().context("synchronised without a snapshot")?.clone();
     println!("{}", serde_json::json!({"resources": held.resources().count()}));
     let mut talking = Vec::new();
@@ -27,7 +46,7 @@ pub fn run(controller: &str, name: &str, state: &Path) -> Result<()> {
 
 async fn synchronise(controller: &str, name: &str) -> Result<Held> {
     let mut held = Held::default();
-    let (say, mut stream) = streams::open::<ToProxy>(controller, name, GRPC_PATH).await?;
+    let (say, mut stream) = streams::open::<ToProxy>(controller, name).await?;
     loop {
         let Some(message) = stream.message().await? else { bail!("the controller ended the stream") };
         let Some(Heard::Delta(delta)) = message.message else { continue };
