@@ -54,11 +54,11 @@ const SCENARIOS: [Scenario; 12] = [
     }),
     tls("tls/kept/100B/c32", one(32)),
     tls("tls/handshake/100B/c32", Load::One { connections: 32, fresh: true, body: 0 }),
-    Scenario {
+    full(Scenario {
         port: 8083,
         direct: Some(GRPC_PORT),
         ..scenario("grpc-unary/100B/c8m16", Load::Grpc { connections: 8, streams: 16 }, "/bench.Echo/Say")
-    },
+    }),
     full(scenario("h1/100B/steady", steady(32, false), "/small")),
     full(Scenario {
         port: 8081,

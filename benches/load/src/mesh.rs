@@ -86,7 +86,7 @@ const SCENARIOS: [Scenario; 19] = [
     http("mesh/h2/10KiB/c32m4", h2(32, 4, 10_240), "/large", false),
     http("mesh/h1/100B/steady", Load::Steady { rate: STEADY, connections: 32, h2c: false }, "/small", true),
     http("mesh/h2/100B/steady", Load::Steady { rate: STEADY, connections: 1, h2c: true }, "/small", false),
-    logged(http("mesh/h1/100B/c32/log", h1(32), "/small", true)),
+    logged(http("mesh/h1/100B/c32/log", h1(32), "/small", false)),
     logged(http("mesh/h2/100B/c1m32/log", h2(1, 32, 100), "/small", false)),
     logged(http(
         "mesh/h1/100B/steady/log",

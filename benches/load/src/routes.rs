@@ -20,8 +20,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many routes a proxy has.
-const COUNTS: [u32; 3] = [10, 1_000, 5_000];
 /// Hosts that they are spread over.
 const HOSTS: u32 = 1_000;
 /// Connections of the load.
@@ -38,6 +36,8 @@ const PROXIES: [Rival; 2] = [Rival::Heddle, Rival::Envoy];
 
 /// How much is done.
 pub struct Effort {
+    /// How many routes.
+    counts: &'static [u32],
     /// Repetitions.
     pub rounds: u32,
     /// Each load.
@@ -52,16 +52,27 @@ impl Effort {
     /// Of a quick run or of a whole one.
     pub fn new(quick: bool) -> Self {
         match quick {
-            true => Self { rounds: 1, each: Duration::from_secs(2), changes: 200, rival_changes: 20 },
-            false => Self { rounds: 3, each: Duration::from_secs(5), changes: 1_000, rival_changes: 100 },
+            true => {
+                Self { counts: &[10, 5_000], rounds: 1, each: Duration::from_secs(2), changes: 200, rival_changes: 20 }
+            }
+            false => Self {
+                counts: &[10, 1_000, 5_000],
+                rounds: 3,
+                each: Duration::from_secs(5),
+                changes: 1_000,
+                rival_changes: 100,
+            },
         }
     }
 }
 
+/// After the routes have come: what a proxy gives back of what reading them took is given back.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// All of it.
 pub fn run(programs: &Programs, effort: &Effort, only: &str) -> Result<Figures> {
     let mut figures = Figures::default();
-    let counts: Vec<u32> = COUNTS.into_iter().filter(|n| scenario(*n).contains(only)).collect();
+    let counts: Vec<u32> = effort.counts.iter().copied().filter(|n| scenario(*n).contains(only)).collect();
     for round in 1..=effort.rounds {
         for count in &counts {
             for proxy in PROXIES {
@@ -94,6 +105,7 @@ fn measure(programs: &Programs, effort: &Effort, proxy: Rival, count: u32, figur
     let mut add = |measure: &'static str, value: f64| {
         figures.add(Sample { scenario: scenario(count), proxy: proxy.name(), measure, value });
     };
+    std::thread::sleep(SETTLE);
     add("memory_mib", mib(usage()?.memory));
     scripted(&arena, &url, CONNECTIONS, &script, Duration::from_secs(1)).context("warming up")?;
     let before = usage()?;

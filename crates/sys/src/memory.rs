@@ -3,9 +3,32 @@
 /// Gives back to the system what this thread has freed, and what no thread uses. Mimalloc does that by itself only where more is asked for, so
 /// a process that rests after a burst of work would keep it. Takes about a millisecond for each 100 MiB.
 pub fn give_back() {
+    // JUSTIFICATION: the allocator's crates have no safe function for it.
     // SAFETY: takes no pointer, and may be called by any thread at any time.
     #[expect(unsafe_code, reason = "the allocator is C")]
     unsafe {
         libmimalloc_sys::mi_collect(true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[global_allocator]
+    static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+    fn resident_pages() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn what_was_freed_goes_back_to_the_system() {
+        let before = resident_pages();
+        let much: Vec<Vec<u8>> = (0..100_000).map(|_| vec![1; 500]).collect();
+        let full = resident_pages() - before;
+        drop(much);
+        super::give_back();
+        let left = resident_pages().saturating_sub(before);
+        assert!(left < full / 4, "of {full} pages {left} are left");
     }
 }
