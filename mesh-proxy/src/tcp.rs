@@ -114,6 +114,7 @@ pub async fn carry(first: &mut impl Side, second: &mut impl Side, idle: Duration
 }
 
 /// One direction.
+#[derive(Default)]
 struct Way {
     chunk: Bytes,
     buffer: BytesMut,
@@ -124,8 +125,9 @@ struct Way {
     stage: Stage,
 }
 
-#[derive(PartialEq)]
+#[derive(Default, PartialEq)]
 enum Stage {
+    #[default]
     Flowing,
     Finishing,
     Finished,
@@ -148,14 +150,7 @@ impl Broke {
 
 impl Way {
     fn new() -> Self {
-        Self {
-            chunk: Bytes::new(),
-            buffer: BytesMut::new(),
-            room: ROOM_LEAST,
-            carried: 0,
-            unflushed: false,
-            stage: Stage::Flowing,
-        }
+        Self { room: ROOM_LEAST, ..Self::default() }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut impl Side, to: &mut impl Side) -> Poll<Result<(), Broke>> {
@@ -208,10 +203,12 @@ impl Way {
 
 /// What is asked for after `got` bytes came where there was `room`. Requests and answers in turn never ask for much.
 fn next_room(room: usize, got: usize) -> usize {
-    let next = match got {
-        _ if got >= room => room * 2,
-        _ if got < room / 4 => room / 2,
-        _ => room,
+    let next = if got >= room {
+        room * 2
+    } else if got < room / 4 {
+        room / 2
+    } else {
+        room
     };
     next.clamp(ROOM_LEAST, ROOM_MOST)
 }

@@ -20,7 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Hosts that they are spread over.
+/// After the routes have come: what a proxy gives back of what reading them took is given back.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Hosts that the routes are spread over.
 const HOSTS: u32 = 1_000;
 /// Connections of the load.
 const CONNECTIONS: u32 = 32;
@@ -65,9 +67,6 @@ impl Effort {
         }
     }
 }
-
-/// After the routes have come: what a proxy gives back of what reading them took is given back.
-const SETTLE: Duration = Duration::from_secs(2);
 
 /// All of it.
 pub fn run(programs: &Programs, effort: &Effort, only: &str) -> Result<Figures> {

@@ -179,3 +179,20 @@ impl<W: Write> Write for Hashed<W> {
         self.into.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_wire::proto::Resource;
+
+    #[test]
+    fn a_message_and_its_pieces_are_the_same_bytes() {
+        let named = |id: &str| Resource { id: id.into(), version: 7, body: None };
+        let whole = Delta { upserts: vec![named("a"), named("b")], synced: true, ..Delta::default() };
+        let read: Vec<Delta> = pieces(&whole.encode_to_vec()).collect::<Result<_, _>>().unwrap();
+        assert_eq!(read.len(), 3, "what a proxy of before has stored is read piece by piece: {read:?}");
+        let written: Vec<u8> = read.iter().flat_map(Message::encode_to_vec).collect();
+        assert_eq!(Delta::decode(&*written).unwrap(), whole, "what is stored by pieces, one of before reads whole");
+        assert!(pieces(&written[..written.len() - 1]).last().unwrap().is_err());
+    }
+}

@@ -29,8 +29,8 @@ fn main() -> Result<()> {
     let Flags { controller, name, state } = &Flags::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let held = runtime.block_on(synchronise(controller, name))?;
+    // As the product does half a second after a change: what was freed is given back by the thread that took it.
     runtime.block_on(async { tokio::spawn(async { mesh_sys::memory::give_back() }).await })?;
-    // As the product does half a second after a change.
     Cache::new(state, name.parse::<ProxyName>()?).save(&held)?;
     mesh_sys::memory::give_back();
     let snapshot = held.snapshot().context("synchronised without a snapshot")?.clone();
