@@ -72,11 +72,21 @@ func serve(args []string) {
 	within, cancel := context.WithTimeout(context.Background(), shutdownWithin)
 	defer cancel()
 	close(streams.ending)
-	go calls.GracefulStop()
+	// The process may not end before the last call is answered: its connections would be reset.
+	answered := make(chan struct{})
+	go func() {
+		calls.GracefulStop()
+		close(answered)
+	}()
 	if err := web.Shutdown(within); err != nil {
 		fmt.Println("requests were still open:", err)
 	}
 	streams.all.Wait()
+	select {
+	case <-answered:
+	case <-within.Done():
+		fmt.Println("calls were still open:", within.Err())
+	}
 }
 
 // hello names the pod and repeats what the client said, so that a marker passes both ways.
