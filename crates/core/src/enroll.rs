@@ -32,7 +32,7 @@ impl Says {
     /// a CNI that does not pass the uid is believed by name.
     pub fn of(workload: Option<&Workload>, uid: &str) -> Self {
         match workload {
-            Some(w) if uid.is_empty() || *w.uid == *uid => {
+            Some(w) if uid.is_empty() || w.uid == *uid => {
                 if w.enrolment.is_meshed() {
                     Self::Meshed
                 } else {

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod mesh;
 pub mod name;
 pub mod node;
+pub mod records;
 pub mod retry;
 pub mod route;
 pub mod snapshot;

@@ -64,7 +64,7 @@ fn settings(s: &MeshSettings) -> proto::MeshSettings {
 fn workload(w: &Workload) -> proto::Workload {
     proto::Workload {
         id: w.id.to_string(),
-        uid: text(&w.uid),
+        uid: w.uid.to_string(),
         node: text(&w.node),
         addresses: w.addresses.iter().map(address).collect(),
         identity: w.identity.to_string(),

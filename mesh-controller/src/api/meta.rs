@@ -1,6 +1,9 @@
 //! Meta: what we need of an object's metadata, and the envelope of a spec. It must not read a spec.
 
-use mesh_core::name::{NsName, Text, shared};
+use mesh_core::{
+    mesh::Uid,
+    name::{NsName, Text, shared},
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -21,7 +24,7 @@ pub struct Meta {
     /// `name`.
     pub name: Text,
     /// `uid`.
-    pub uid: Text,
+    pub uid: Uid,
     /// `generation`; every condition carries it as observedGeneration.
     pub generation: i64,
     /// `creationTimestamp` in seconds since 1970; 0 if there is none.

@@ -6,6 +6,7 @@ use mesh_core::{
     mesh::{Enrolment, Workload},
     name::NsName,
 };
+use std::sync::Arc;
 
 /// Label that puts a namespace's pods into the mesh (`enabled`) or keeps one pod out (`disabled`).
 pub const MESH_LABEL: &str = "heddle.dev/mesh";
@@ -27,6 +28,6 @@ pub(super) fn workload(view: &View<'_>, id: &NsName) -> Option<Workload> {
         identity,
         enrolment: mode.map_or(Enrolment::None, Enrolment::Meshed),
         owner: pod.spec.owner.clone(),
-        probes: if mode.is_some() { pod.spec.probes.clone() } else { [].into() },
+        probes: if mode.is_some() { pod.spec.probes.clone() } else { Arc::default() },
     })
 }

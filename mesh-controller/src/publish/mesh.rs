@@ -26,7 +26,7 @@ impl Entry {
     pub fn new(resource: &Resource) -> Self {
         let abroad = match resource {
             Resource::Workload(w) if !w.probes.is_empty() => {
-                Resource::Workload(Arc::new(Workload { probes: [].into(), ..Workload::clone(w) }))
+                Resource::Workload(Arc::new(Workload { probes: Arc::default(), ..Workload::clone(w) }))
             }
             _ => resource.clone(),
         };

@@ -1,9 +1,10 @@
 //! What this proxy holds of its config: takes a delta as a whole or refuses it, naming object and field. Pure. It must not send or store.
 
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdSet;
 use mesh_core::{
     mesh::Roots,
     node::{NodeDelta, Resource, ResourceId},
+    records::{Record, Records},
     snapshot::Snapshot,
 };
 use mesh_wire::{MESSAGE_MAX, Rejected, decode_delta, encode, parse_resource_id, proto};
@@ -18,10 +19,25 @@ const ENTRY: usize = 20;
 /// Resources with their versions, and the snapshot compiled from them. Cheap to clone: everything is shared.
 #[derive(Clone, Default)]
 pub struct Held {
-    resources: OrdMap<ResourceId, (u64, Resource)>,
+    resources: Records<Kept>,
     snapshot: Option<Arc<Snapshot>>,
     /// What a controller that says everything anew has not said yet.
     unsaid: Option<OrdSet<ResourceId>>,
+}
+
+/// A resource and the version that the controller gave it, not one of our own making: it is what the controller compares.
+#[derive(Clone)]
+struct Kept {
+    version: u64,
+    resource: Resource,
+}
+
+impl Record for Kept {
+    type Key = ResourceId;
+
+    fn key(&self) -> ResourceId {
+        self.resource.id()
+    }
 }
 
 impl Held {
@@ -32,8 +48,8 @@ impl Held {
 
     /// The roots of the mesh, once the controller has told them.
     pub fn roots(&self) -> Option<&Arc<Roots>> {
-        match self.resources.get(&ResourceId::Roots) {
-            Some((_, Resource::Roots(roots))) => Some(roots),
+        match &self.resources.get(&ResourceId::Roots)?.resource {
+            Resource::Roots(roots) => Some(roots),
             _ => None,
         }
     }
@@ -47,18 +63,18 @@ impl Held {
     fn hello_within(&mut self, most: usize) -> BTreeMap<String, u64> {
         let known = self.known();
         let fits = known.keys().map(|id| id.len() + ENTRY).sum::<usize>() <= most;
-        self.unsaid = (!fits).then(|| self.resources.keys().cloned().collect());
+        self.unsaid = (!fits).then(|| self.resources.iter().map(Record::key).collect());
         if fits { known } else { BTreeMap::new() }
     }
 
     /// Id and version of everything that is held.
     pub fn known(&self) -> BTreeMap<String, u64> {
-        self.resources.iter().map(|(id, (version, _))| (id.to_string(), *version)).collect()
+        self.resources.iter().map(|kept| (kept.key().to_string(), kept.version)).collect()
     }
 
     /// Everything that is held.
-    pub fn resources(&self) -> impl Iterator<Item = (&ResourceId, u64, &Resource)> {
-        self.resources.iter().map(|(id, (version, resource))| (id, *version, resource))
+    pub fn resources(&self) -> impl Iterator<Item = (ResourceId, u64, &Resource)> {
+        self.resources.iter().map(|kept| (kept.key(), kept.version, &kept.resource))
     }
 
     /// Takes a delta whole, or refuses it and stays as it was. Until the first synchronisation is complete there is no snapshot: half of a config
@@ -89,7 +105,7 @@ impl Held {
         }
         let mut resources = self.resources.clone();
         for (resource, version) in change.upserts.iter().zip(versions) {
-            resources.insert(resource.id(), (version, resource.clone()));
+            resources.insert(Kept { version, resource: resource.clone() });
         }
         for id in &change.removes {
             resources.remove(id);
@@ -107,21 +123,24 @@ impl Held {
     /// All of it as deltas of one resource each, to be taken one after another: the content of the cache file. Made one by one, as all together
     /// take several times the room of what they describe.
     pub fn export(&self) -> impl Iterator<Item = proto::Delta> {
-        let upserts = self.resources.iter().map(|(_, (version, resource))| {
-            // The version that the controller gave, not one of our own making: it is what the controller compares.
-            let resource = proto::Resource { version: *version, ..encode(resource) };
+        let upserts = self.resources.iter().map(|kept| {
+            let resource = proto::Resource { version: kept.version, ..encode(&kept.resource) };
             proto::Delta { upserts: vec![resource], ..proto::Delta::default() }
         });
         upserts.chain([proto::Delta { synced: self.snapshot.is_some(), ..proto::Delta::default() }])
     }
 }
 
-fn compile(resources: &OrdMap<ResourceId, (u64, Resource)>) -> Result<Snapshot, Vec<Rejected>> {
-    let Some((_, Resource::Settings(known))) = resources.get(&ResourceId::Settings) else {
+fn compile(resources: &Records<Kept>) -> Result<Snapshot, Vec<Rejected>> {
+    let settings_of = |kept: &Kept| match &kept.resource {
+        Resource::Settings(settings) => Some(settings.clone()),
+        _ => None,
+    };
+    let Some(known) = resources.get(&ResourceId::Settings).and_then(settings_of) else {
         return Err(settings("", "is missing in a config that is said to be complete"));
     };
-    let upserts = resources.iter().map(|(_, (_, resource))| resource.clone()).collect();
-    Ok(Snapshot::empty(known.clone()).with(&NodeDelta { upserts, removes: vec![] }))
+    let upserts = resources.iter().map(|kept| kept.resource.clone()).collect();
+    Ok(Snapshot::empty(known).with(&NodeDelta { upserts, removes: vec![] }))
 }
 
 fn settings(field: &str, reason: &str) -> Vec<Rejected> {

@@ -16,7 +16,7 @@ use mesh_core::{
     decide::{self, Transport},
     fault::Fault,
     identity::Identity,
-    name::Text,
+    mesh::Uid,
     retry::REACHES,
     snapshot::Snapshot,
 };
@@ -54,10 +54,10 @@ struct Inner {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
     local: Identity,
-    local_uid: Text,
+    local_uid: Uid,
     generation: u64,
     peer: Identity,
-    peer_uid: Text,
+    peer_uid: Uid,
     address: IpAddr,
 }
 
@@ -221,10 +221,10 @@ impl Pool {
     }
 
     /// Cuts what was dialled for a local workload that is gone.
-    pub fn forget(&self, local_uid: &str) {
+    pub fn forget(&self, local_uid: &Uid) {
         for shard in &self.0.shards {
             shard.lock().retain(|key, peer| {
-                let gone = &*key.local_uid == local_uid;
+                let gone = key.local_uid == *local_uid;
                 if gone {
                     peer.connections.iter().for_each(|c| c.cut());
                 }

@@ -7,6 +7,7 @@ mod route;
 mod service;
 mod settings;
 mod trust;
+mod uid;
 mod workload;
 
 pub use gateway::*;
@@ -16,4 +17,5 @@ pub use route::*;
 pub use service::*;
 pub use settings::*;
 pub use trust::*;
+pub use uid::*;
 pub use workload::*;

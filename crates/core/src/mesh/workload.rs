@@ -1,6 +1,6 @@
 //! Workloads: pods as the mesh sees them. It must not hold endpoints of Services.
 
-use super::{Mode, Probe};
+use super::{Mode, Probe, Uid};
 use crate::{
     identity::Identity,
     name::{NsName, Text},
@@ -13,7 +13,7 @@ pub struct Workload {
     /// Namespace and name of the pod.
     pub id: NsName,
     /// `metadata.uid`: a pod recreated under the same name, or an address used again, has another.
-    pub uid: Text,
+    pub uid: Uid,
     /// Node it is scheduled on; empty while unscheduled.
     pub node: Text,
     /// Pod addresses, primary first; empty until the pod has a sandbox.

@@ -3,7 +3,7 @@
 use super::{
     Snapshot,
     gateway::GatewayEntry,
-    service::{Endpoints, ServiceEntry},
+    service::{Endpoints, Few, ServiceEntry},
 };
 use crate::{
     mesh::{Attachment, EndpointSlice, Gateway, HostPattern, HttpRoute, RouteId, Scope, Service, StreamRoute},
@@ -123,7 +123,10 @@ impl Snapshot {
     }
 
     fn change_workload(&mut self, id: &NsName, new: Option<&Arc<Workload>>, touched: &mut Touched) {
-        let old = replace(&mut self.workloads, id, new);
+        let old = match new {
+            Some(new) => self.workloads.insert(new.clone()),
+            None => self.workloads.remove(id),
+        };
         if old.as_ref() == new {
             return;
         }
@@ -149,7 +152,10 @@ impl Snapshot {
     }
 
     fn change_slice(&mut self, id: &NsName, new: Option<&Arc<EndpointSlice>>, touched: &mut Touched) {
-        let old = replace(&mut self.slices, id, new);
+        let old = match new {
+            Some(new) => self.slices.insert(new.clone()),
+            None => self.slices.remove(id),
+        };
         if old.as_ref() == new {
             return;
         }
@@ -168,7 +174,10 @@ impl Snapshot {
     }
 
     fn change_policy(&mut self, id: &NsName, new: Option<&Arc<TrafficPolicy>>, touched: &mut Touched) {
-        let old = replace(&mut self.policies, id, new);
+        let old = match new {
+            Some(new) => self.policies.insert(id.clone(), new.clone()),
+            None => self.policies.remove(id),
+        };
         if old.as_ref() == new {
             return;
         }
@@ -238,8 +247,8 @@ impl Snapshot {
         for (place, changes) in touched.http {
             match place {
                 Place::Port(service, port, scope, _) => {
-                    let routes = Arc::make_mut(&mut self.service_mut(&service).port_mut(port).routes);
-                    routes.change(&scope, |g| g.change_http(|before| changed(before, changes)));
+                    let port = self.service_mut(&service).port_mut(port);
+                    port.change_routes(&scope, |g| g.change_http(|before| changed(before, changes)));
                     services.insert(service);
                 }
                 Place::Listener(gateway, listener, host) => {
@@ -252,8 +261,8 @@ impl Snapshot {
         for (place, changes) in touched.streams {
             match place {
                 Place::Port(service, port, scope, host) => {
-                    let routes = Arc::make_mut(&mut self.service_mut(&service).port_mut(port).routes);
-                    routes.change(&scope, |g| g.change_streams(host.as_ref(), |before| changed(before, changes)));
+                    let port = self.service_mut(&service).port_mut(port);
+                    port.change_routes(&scope, |g| g.change_streams(host.as_ref(), |before| changed(before, changes)));
                     services.insert(service);
                 }
                 Place::Listener(gateway, listener, host) => {
@@ -316,15 +325,7 @@ impl Snapshot {
     }
 }
 
-/// Puts or removes; what was there before.
-fn replace<T>(map: &mut imbl::OrdMap<NsName, Arc<T>>, id: &NsName, new: Option<&Arc<T>>) -> Option<Arc<T>> {
-    match new {
-        Some(new) => map.insert(id.clone(), new.clone()),
-        None => map.remove(id),
-    }
-}
-
-fn insert_sorted(names: &mut Vec<NsName>, name: &NsName) {
+fn insert_sorted(names: &mut Few<NsName>, name: &NsName) {
     if let Err(at) = names.binary_search(name) {
         names.insert(at, name.clone());
     }

@@ -1,20 +1,47 @@
 //! Claims: who says that an address is theirs. It must not know what claims.
 
-use crate::name::NsName;
-use imbl::OrdMap;
-use std::net::IpAddr;
+use crate::{
+    name::NsName,
+    records::{Record, Records},
+};
+use std::{
+    cmp::Ordering,
+    net::{IpAddr, Ipv6Addr},
+};
 
 /// Addresses and their claimants, newest claim last. Kubernetes gives an address to one owner at a time, but messages about the old and
 /// the new one can cross.
 #[derive(Clone, Default)]
-pub(super) struct Claims(OrdMap<IpAddr, Claimants>);
+pub(super) struct Claims(Records<Claim>);
+
+#[derive(Clone)]
+struct Claim {
+    /// An IPv4 address as it is mapped into IPv6: the same, however it is written.
+    address: Ipv6Addr,
+    claimants: Claimants,
+}
+
+impl Record for Claim {
+    type Key = Ipv6Addr;
+
+    fn key(&self) -> Ipv6Addr {
+        self.address
+    }
+
+    fn compare(&self, key: &Ipv6Addr) -> Ordering {
+        self.address.cmp(key)
+    }
+}
 
 /// There is hardly ever more than one, and there are hundreds of thousands of addresses.
 #[derive(Clone)]
 enum Claimants {
     One(NsName),
-    Several(Box<[NsName]>),
+    /// Behind one word, so that this takes no more room than one name.
+    Several(Box<Names>),
 }
+
+type Names = Vec<NsName>;
 
 impl Claimants {
     fn all(&self) -> &[NsName] {
@@ -29,7 +56,7 @@ impl Claimants {
         match all.len() {
             0 => None,
             1 => all.pop().map(Self::One),
-            _ => Some(Self::Several(all.into())),
+            _ => Some(Self::Several(Box::new(all))),
         }
     }
 }
@@ -47,11 +74,11 @@ impl Claims {
     }
 
     fn change(&mut self, address: IpAddr, change: impl FnOnce(&mut Vec<NsName>)) {
-        let address = address.to_canonical();
         let mut claimants = self.of(address).to_vec();
         change(&mut claimants);
+        let address = key(address);
         match Claimants::of(claimants) {
-            Some(claimants) => drop(self.0.insert(address, claimants)),
+            Some(claimants) => drop(self.0.insert(Claim { address, claimants })),
             None => drop(self.0.remove(&address)),
         }
     }
@@ -64,7 +91,7 @@ impl Claims {
 
     /// All claimants, newest last.
     pub(super) fn of(&self, address: IpAddr) -> &[NsName] {
-        self.0.get(&address.to_canonical()).map_or(&[], Claimants::all)
+        self.0.get(&key(address)).map_or(&[], |claim| claim.claimants.all())
     }
 
     /// Whether nobody claims anything.
@@ -76,6 +103,13 @@ impl Claims {
     /// The claimant that counts.
     pub(super) fn newest(&self, address: IpAddr) -> Option<&NsName> {
         self.of(address).last()
+    }
+}
+
+fn key(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
     }
 }
 
@@ -97,6 +131,11 @@ mod tests {
         assert_eq!(claims.newest(one), Some(&a));
         claims.release(one, &a);
         assert_eq!(claims.newest(one), None);
+    }
+
+    #[test]
+    fn a_claim_takes_two_words_for_the_address_and_two_for_who_claims_it() {
+        assert_eq!(size_of::<Claim>(), 32);
     }
 
     #[test]

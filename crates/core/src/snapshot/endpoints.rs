@@ -2,7 +2,7 @@
 
 use crate::{
     balance::{EndpointSet, Target},
-    mesh::{Endpoint, EndpointHealth, EndpointSlice, Workload},
+    mesh::{Endpoint, EndpointHealth, EndpointSlice, Uid, Workload},
 };
 use std::{net::SocketAddr, sync::Arc};
 
@@ -51,7 +51,6 @@ fn target(
     workload: Option<Arc<Workload>>,
     before: Option<&Arc<Target>>,
 ) -> Arc<Target> {
-    let uid = |w: &Option<Arc<Workload>>| w.as_ref().map(|w| w.uid.clone());
     let before = before.filter(|b| uid(&b.workload) == uid(&workload));
     match before {
         Some(b) if b.zone == e.zone && b.workload == workload => b.clone(),
@@ -60,4 +59,8 @@ fn target(
             Arc::new(Target { address, workload, zone: e.zone.clone(), load })
         }
     }
+}
+
+fn uid(workload: &Option<Arc<Workload>>) -> Option<&Uid> {
+    workload.as_ref().map(|w| &w.uid)
 }

@@ -14,6 +14,7 @@ use crate::{
     },
     name::{GatewayId, NsName, ServiceId, Text},
     node::NodeDelta,
+    records::{Record, Records},
     retry::Budget,
     route::{CompiledRoute, CompiledStream, RouteTable, StreamTable},
 };
@@ -23,7 +24,7 @@ use foldhash::fast::RandomState;
 use gateway::GatewayEntry;
 use imbl::{GenericHashMap, OrdMap, shared_ptr::DefaultSharedPtr};
 use service::{PortEntry, ServiceEntry};
-use std::{net::IpAddr, sync::Arc};
+use std::{cmp::Ordering, net::IpAddr, sync::Arc};
 
 /// Keys come from config, so nobody chooses them to collide.
 type HashMap<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
@@ -35,12 +36,11 @@ type HashMap<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 #[derive(Clone)]
 pub struct Snapshot {
     settings: Arc<MeshSettings>,
-    /// Sorted, as what there are many of: a sorted map takes half the room of a hashed one, and no request looks here.
-    workloads: OrdMap<NsName, Arc<Workload>>,
+    workloads: Records<Arc<Workload>>,
     workloads_at: Claims,
     services: HashMap<ServiceId, Arc<ServiceEntry>>,
     services_at: Claims,
-    slices: OrdMap<NsName, Arc<EndpointSlice>>,
+    slices: Records<Arc<EndpointSlice>>,
     /// Address → slices that list it: what a change of a workload touches.
     slices_at: Claims,
     policies: OrdMap<NsName, Arc<TrafficPolicy>>,
@@ -64,11 +64,11 @@ impl Snapshot {
     pub fn empty(settings: Arc<MeshSettings>) -> Self {
         Self {
             settings,
-            workloads: OrdMap::new(),
+            workloads: Records::default(),
             workloads_at: Claims::default(),
             services: HashMap::new(),
             services_at: Claims::default(),
-            slices: OrdMap::new(),
+            slices: Records::default(),
             slices_at: Claims::default(),
             policies: OrdMap::new(),
             certificates: HashMap::new(),
@@ -104,7 +104,7 @@ impl Snapshot {
 
     /// All pods, in no order (the proxy looks for its local ones after each change; also see `NodeDelta`).
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.workloads.values()
+        self.workloads.iter()
     }
 
     /// The Service port behind an address that a client dialled.
@@ -157,13 +157,13 @@ impl Snapshot {
 
     /// HTTP routes that govern a Service port for clients of a namespace: its consumer routes, else the producer routes; none if nobody attached one.
     pub fn service_routes(&self, client_namespace: &str, service: &ServiceId, port: u16) -> Option<&Arc<RouteTable>> {
-        let governing = self.port(service, port)?.routes.for_clients_of(client_namespace);
+        let governing = self.port(service, port)?.governing(client_namespace)?;
         governing.http.as_ref().map(|(_, table)| table)
     }
 
     /// Stream routes (TLSRoute, TCPRoute) that govern a Service port, likewise.
     pub fn service_streams(&self, client_namespace: &str, service: &ServiceId, port: u16) -> Option<&Arc<StreamTable>> {
-        let governing = self.port(service, port)?.routes.for_clients_of(client_namespace);
+        let governing = self.port(service, port)?.governing(client_namespace)?;
         governing.streams.as_ref().map(|(_, table)| table)
     }
 
@@ -195,6 +195,30 @@ impl Snapshot {
 
     fn port(&self, service: &ServiceId, port: u16) -> Option<&PortEntry> {
         self.services.get(service)?.port(port)
+    }
+}
+
+impl Record for Arc<Workload> {
+    type Key = NsName;
+
+    fn key(&self) -> NsName {
+        self.id.clone()
+    }
+
+    fn compare(&self, key: &NsName) -> Ordering {
+        self.id.cmp(key)
+    }
+}
+
+impl Record for Arc<EndpointSlice> {
+    type Key = NsName;
+
+    fn key(&self) -> NsName {
+        self.id.clone()
+    }
+
+    fn compare(&self, key: &NsName) -> Ordering {
+        self.id.cmp(key)
     }
 }
 

@@ -7,22 +7,26 @@ use crate::{
     retry::Budget,
     route::{Bucket, Hosts, RouteTable, RuleIndex, StreamIndex, StreamTable},
 };
+use smallvec::SmallVec;
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
 };
+
+/// There are tens of thousands of Services, and most have one of a kind: one slice, one port, at most one policy.
+pub(super) type Few<T> = SmallVec<[T; 1]>;
 
 /// A Service, or what others say of one that is not known (yet).
 #[derive(Clone, Default)]
 pub(super) struct ServiceEntry {
     pub(super) service: Option<Arc<Service>>,
     /// Its EndpointSlices, sorted.
-    pub(super) slices: Vec<NsName>,
+    pub(super) slices: Few<NsName>,
     /// Policies that target it, sorted; the first with a budget counts (the planner leaves one).
-    pub(super) policies: Vec<NsName>,
+    pub(super) policies: Few<NsName>,
     pub(super) budget: Option<Arc<Budget>>,
     /// Its ports and those that only routes name, by number.
-    pub(super) ports: Vec<PortEntry>,
+    pub(super) ports: Few<PortEntry>,
 }
 
 /// A port of a Service.
@@ -31,7 +35,23 @@ pub(super) struct PortEntry {
     pub(super) number: u16,
     /// None: no such port, or the Service is not known.
     pub(super) endpoints: Option<Endpoints>,
-    pub(super) routes: Arc<Routes>,
+    /// None: no routes, as of most ports.
+    routes: Option<Arc<Routes>>,
+}
+
+impl PortEntry {
+    /// What governs clients of a namespace, if there are routes at all.
+    pub(super) fn governing(&self, namespace: &str) -> Option<&Governing> {
+        self.routes.as_ref().map(|routes| routes.for_clients_of(namespace))
+    }
+
+    pub(super) fn change_routes(&mut self, scope: &Scope, change: impl FnOnce(&mut Governing)) {
+        let routes = self.routes.get_or_insert_default();
+        Arc::make_mut(routes).change(scope, change);
+        if routes.is_empty() {
+            self.routes = None;
+        }
+    }
 }
 
 /// Endpoints of a port, merged when somebody first asks for them: of most Services of a mesh nobody on a node ever does.
@@ -63,7 +83,7 @@ impl Endpoints {
 
 /// Routes of a port by whose requests they govern.
 #[derive(Clone, Default)]
-pub(super) struct Routes {
+struct Routes {
     producer: Governing,
     /// Client namespace → routes.
     consumers: BTreeMap<Text, Governing>,
@@ -79,11 +99,11 @@ pub(super) struct Governing {
 
 impl Routes {
     /// GAMMA: "requests from a namespace that has consumer routes use only those"; groups are never merged, whatever their kinds.
-    pub(super) fn for_clients_of(&self, namespace: &str) -> &Governing {
+    fn for_clients_of(&self, namespace: &str) -> &Governing {
         self.consumers.get(namespace).unwrap_or(&self.producer)
     }
 
-    pub(super) fn change(&mut self, scope: &Scope, change: impl FnOnce(&mut Governing)) {
+    fn change(&mut self, scope: &Scope, change: impl FnOnce(&mut Governing)) {
         match scope {
             Scope::Producer => change(&mut self.producer),
             Scope::Consumer(namespace) => {
@@ -146,7 +166,7 @@ impl ServiceEntry {
 
     /// Drops ports that nobody speaks of; whether nothing is left.
     pub(super) fn prune(&mut self) -> bool {
-        self.ports.retain(|p| p.endpoints.is_some() || !p.routes.is_empty());
+        self.ports.retain(|p| p.endpoints.is_some() || p.routes.is_some());
         self.service.is_none() && self.slices.is_empty() && self.policies.is_empty() && self.ports.is_empty()
     }
 }

@@ -308,7 +308,7 @@ fn seen(snapshot: &Snapshot) -> Vec<String> {
             });
             lines.push(format!("{endpoints:?}"));
             for ns in ["x", "y", "z"] {
-                let governing = snapshot.port(&id, port).map(|p| p.routes.for_clients_of(ns));
+                let governing = snapshot.port(&id, port).and_then(|p| p.governing(ns));
                 let routes = governing.and_then(|g| g.http.as_ref()).map(|(i, _)| names(i.routes()));
                 lines.push(format!("{routes:?} {:?}", streams(snapshot.service_streams(ns, &id, port))));
                 lines.push(found(snapshot.service_routes(ns, &id, port)));

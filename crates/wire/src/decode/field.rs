@@ -3,7 +3,7 @@
 use crate::id::{BadResourceId, parse_name};
 use http::{HeaderName, HeaderValue};
 use mesh_core::{
-    mesh::HostPattern,
+    mesh::{HostPattern, Uid},
     name::{NsName, Text, shared},
 };
 use std::{net::IpAddr, time::Duration};
@@ -93,10 +93,15 @@ pub(super) fn choice<E: TryFrom<i32> + PartialEq + Default>(field: &str, value: 
 }
 
 pub(super) fn text(value: String) -> Result<Text, Bad> {
-    if value.len() > TEXT_MAX {
-        return Err(Bad::new(format!("is {} bytes long, more than {TEXT_MAX}", value.len())));
-    }
-    Ok(value.into())
+    if value.len() > TEXT_MAX { Err(too_long(&value)) } else { Ok(value.into()) }
+}
+
+pub(super) fn uid(value: String) -> Result<Uid, Bad> {
+    if value.len() > TEXT_MAX { Err(too_long(&value)) } else { Ok(value.into()) }
+}
+
+fn too_long(value: &str) -> Bad {
+    Bad::new(format!("is {} bytes long, more than {TEXT_MAX}", value.len()))
 }
 
 /// A text that many resources bear.

@@ -1,6 +1,6 @@
 //! Doubts workloads, Services, endpoints and policies. It must not look whether what they name is there; resources may come in any order.
 
-use super::field::{At, Bad, address, choice, list, name, ns_name, number, port, some, text, time, word};
+use super::field::{At, Bad, address, choice, list, name, ns_name, number, port, some, time, uid, word};
 use crate::proto;
 use mesh_core::{
     identity::BadIdentity,
@@ -9,7 +9,7 @@ use mesh_core::{
         ServicePort, TrafficPolicy, Workload,
     },
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Shortest window of a retry budget: a window of nothing counts nothing.
 const BUDGET_WINDOW_MIN: Duration = Duration::from_millis(1);
@@ -17,7 +17,7 @@ const BUDGET_WINDOW_MIN: Duration = Duration::from_millis(1);
 pub(super) fn workload(w: proto::Workload) -> Result<Workload, Bad> {
     Ok(Workload {
         id: ns_name(w.id).at("id")?,
-        uid: text(w.uid).at("uid")?,
+        uid: uid(w.uid).at("uid")?,
         node: name(w.node).at("node")?,
         addresses: list("addresses", w.addresses, address)?,
         identity: w.identity.parse().map_err(|e: BadIdentity| Bad::new(e.to_string())).at("identity")?,
@@ -29,7 +29,8 @@ pub(super) fn workload(w: proto::Workload) -> Result<Workload, Bad> {
             proto::Enrolment::Strict | proto::Enrolment::Unspecified => Enrolment::Meshed(Mode::Strict),
         },
         owner: name(w.owner).at("owner")?,
-        probes: super::probe::probes(w.probes)?.into(),
+        // Of nearly all pods nothing is told, and the empty list is one for all.
+        probes: if w.probes.is_empty() { Arc::default() } else { super::probe::probes(w.probes)?.into() },
     })
 }
 

@@ -99,7 +99,7 @@ fn workload() -> impl Strategy<Value = Workload> {
         |(id, uid, node, addresses, (namespace, account, owner), enrolment, probes)| Workload {
             identity: Identity::new(TrustDomain::new("td").unwrap(), &namespace, &account).unwrap(),
             id,
-            uid,
+            uid: Uid::from(&*uid),
             node,
             addresses,
             enrolment,

@@ -41,7 +41,7 @@ fn resource(out: &mut String, resource: &Resource) {
             let _ = writeln!(
                 out,
                 "  {} {:?} node {:?} {:?} owner {} uid {:?}",
-                w.identity, w.enrolment, &*w.node, w.addresses, w.owner, &*w.uid
+                w.identity, w.enrolment, &*w.node, w.addresses, w.owner, w.uid
             );
         }
         Resource::Service(s) => {

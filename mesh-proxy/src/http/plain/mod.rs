@@ -18,7 +18,10 @@ use http::{Method, Request, Response};
 use http_body::Body as _;
 use hyper::client::conn::{http1 as hyper_http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use mesh_core::{fault::Fault, mesh::Limits, name::Text};
+use mesh_core::{
+    fault::Fault,
+    mesh::{Limits, Uid},
+};
 use pool::{Key, Pool};
 use std::{
     future::{Future, poll_fn},
@@ -68,7 +71,7 @@ impl Upstreams {
         &'a self,
         local: &'a Local,
         address: SocketAddr,
-        uid: Option<Text>,
+        uid: Option<Uid>,
         protocol: Protocol,
         limits: &'a Limits,
         unsent: Unsent<'a>,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use http_body::{Body as _, Frame};
 use hyper::{body::Incoming, client::conn::http2};
-use mesh_core::name::Text;
+use mesh_core::mesh::Uid;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -51,7 +51,7 @@ struct Connections {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) address: SocketAddr,
-    pub(super) uid: Option<Text>,
+    pub(super) uid: Option<Uid>,
 }
 
 /// The connections to one application that wait for their next request. Who has one of them knows where it came from.
