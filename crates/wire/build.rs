@@ -29,7 +29,7 @@ fn serve_encoded() {
         .route_name("Stream")
         .input_type("crate::proto::ToController")
         .output_type("crate::sender::Outgoing")
-        .codec_path("tonic_prost::ProstCodec")
+        .codec_path("crate::sender::codec::OutgoingCodec")
         .client_streaming()
         .server_streaming()
         .build();

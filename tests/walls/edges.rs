@@ -12,7 +12,7 @@ const INTERNAL: &[(&str, &[&str])] = &[
     ("mesh-sys", &[]),
     ("mesh-run", &[]),
     ("mesh-proxy", &["mesh-core", "mesh-wire", "mesh-tls", "mesh-sys", "mesh-run"]),
-    ("mesh-controller", &["mesh-core", "mesh-wire", "mesh-tls", "mesh-run"]),
+    ("mesh-controller", &["mesh-core", "mesh-wire", "mesh-tls", "mesh-sys", "mesh-run"]),
     ("mesh-cni", &["mesh-core", "mesh-wire", "mesh-sys"]),
 ];
 

@@ -1,5 +1,17 @@
 //! Memory of a process whose allocator is mimalloc. It must not allocate.
 
+use std::io;
+
+/// Has the kernel give this process ordinary pages from now on, and its children as well. The allocator asks for huge ones, of 2 MiB: one byte in each
+/// of the places where it keeps sizes and threads apart, and a process that does nothing weighs 10 MiB more.
+///
+/// # Errors
+///
+/// The kernel does not know the request (older than Linux 3.15); everything works all the same.
+pub fn small_pages() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_thp_disable(true)?)
+}
+
 /// Gives back to the system what this thread has freed, and what no thread uses. Mimalloc does that by itself only where more is asked for, so
 /// a process that rests after a burst of work would keep it. Takes about a millisecond for each 100 MiB.
 pub fn give_back() {
@@ -19,6 +31,14 @@ mod tests {
     fn resident_pages() -> usize {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
         statm.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn pages_are_small_from_then_on() {
+        super::small_pages().unwrap();
+        assert!(nix::sys::prctl::get_thp_disable().unwrap());
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert!(status.lines().any(|line| line.split_whitespace().eq(["THP_enabled:", "0"])), "{status}");
     }
 
     #[test]

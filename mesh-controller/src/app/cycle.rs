@@ -12,6 +12,9 @@ use mesh_core::node::NodeDelta;
 use serde_json::Value;
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
+/// Changes after which what they took for a moment is given back to the system: a list of everything, not the news of a moment.
+const MUCH: usize = 1_000;
+
 /// What a change runs through, in order.
 pub struct Cycle {
     planner: Planner,
@@ -101,6 +104,10 @@ impl Cycle {
         );
         known.clone_from(&batch.problems);
         self.sink.take(&shown, &statuses, batch.problems);
+        drop((shown, statuses, resources));
+        if count >= MUCH {
+            mesh_sys::memory::give_back();
+        }
     }
 
     /// A label that counts for nothing is spoken of once.

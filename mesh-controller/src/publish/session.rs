@@ -2,18 +2,17 @@
 
 use super::{mesh::Entry, slice::Touched};
 use mesh_core::node::ResourceId;
-use mesh_wire::{parse_resource_id, proto, sender::OutgoingDelta};
+use mesh_wire::{
+    parse_resource_id, proto,
+    sender::{DELTA_BYTES, OutgoingDelta},
+};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-/// Bytes of resources after which a delta ends: small enough that a slow link acknowledges often, and that hundreds of proxies that come at once
-/// do not fill our memory with what is on its way to them; far below `MESSAGE_MAX`.
-const DELTA_BYTES: usize = 64 * 1024;
-
-/// Resources after which a delta ends, likewise.
+/// Resources after which a delta ends, however small they are.
 const DELTA_ITEMS: usize = 1024;
 
 /// ```text

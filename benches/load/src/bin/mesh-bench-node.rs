@@ -26,6 +26,7 @@ struct Flags {
 }
 
 fn main() -> Result<()> {
+    mesh_sys::memory::small_pages()?;
     let Flags { controller, name, state } = &Flags::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let held = runtime.block_on(synchronise(controller, name))?;

@@ -33,6 +33,7 @@ impl Authenticate for Trusting {
 /// Plans what the API server of KUBECONFIG shows and serves proxies, until its standard input ends. Says a line when all is planned, and the sums of
 /// its clocks for each line that it reads.
 pub fn run() -> Result<()> {
+    mesh_sys::memory::small_pages()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve())
 }
