@@ -60,9 +60,9 @@ impl Effort {
             false => Self {
                 counts: &[10, 1_000, 5_000],
                 rounds: 3,
-                each: Duration::from_secs(5),
+                each: Duration::from_secs(2),
                 changes: 1_000,
-                rival_changes: 100,
+                rival_changes: 50,
             },
         }
     }
@@ -75,8 +75,9 @@ pub fn run(programs: &Programs, effort: &Effort, only: &str) -> Result<Figures> 
     for round in 1..=effort.rounds {
         for count in &counts {
             for proxy in PROXIES {
-                let measured = measure(programs, effort, proxy, *count, &mut figures);
-                measured.with_context(|| format!("{count} routes with {}", proxy.name()))?;
+                if let Err(error) = measure(programs, effort, proxy, *count, &mut figures) {
+                    figures.fail(format!("{} with {}: {error:#}", scenario(*count), proxy.name()));
+                }
                 eprintln!("round {round} of {}: {count} routes, {}", effort.rounds, proxy.name());
             }
         }

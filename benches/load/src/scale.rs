@@ -78,8 +78,12 @@ pub fn run(quick: bool, only: &str) -> Result<Figures> {
     let mut empty_node = None;
     for size in SIZES.into_iter().filter(|n| chosen(*n) || *n == SIZES[0]) {
         let world = World { workloads: size };
-        let node = runtime.block_on(measure(world, empty_node, &mut figures)).with_context(|| scenario(size))?;
-        empty_node.get_or_insert(node);
+        match runtime.block_on(measure(world, empty_node, &mut figures)) {
+            Ok(node) => {
+                empty_node.get_or_insert(node);
+            }
+            Err(error) => figures.fail(format!("{}: {error:#}", scenario(size))),
+        }
     }
     Ok(figures)
 }

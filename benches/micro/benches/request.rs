@@ -1,4 +1,5 @@
-//! Request: one L7 request through the proxy in this process: to a plaintext application, and across the mesh through both sides' proxies. It must not measure dials: all connections are warm.
+//! Request: one L7 request through the proxy in this process: to a plaintext application, and across the mesh through both sides' proxies, and what it asks
+//! of the allocator. It must not measure dials: all connections are warm.
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -19,12 +20,19 @@ use mesh_core::{
 };
 use mesh_proxy::{http::serve_frontend, inbound, local::Local, shared::Shared, telemetry::Telemetry, tunnel::Pool};
 use mesh_tls::{Authority, FetchFault, Fetching, KeyRequest, Svid, SvidSource, Svids, Trust};
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use std::{alloc::System, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 const APPLICATION: &str = "127.0.9.1:8080";
 const PLAIN: &str = "127.0.9.2:8080";
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Requests of which the allocations are counted.
+const COUNTED: u32 = 1_000;
 
 struct Issuer(Authority);
 
@@ -219,6 +227,19 @@ fn request(c: &mut Criterion) {
         ("mesh", runtime.block_on(client(&shared, &local, "mesh"))),
     ];
     for (name, client) in &mut clients {
+        // The client's and the application's are among them; "direct" says how many.
+        runtime.block_on(async {
+            for _ in 0..COUNTED {
+                get(client).await;
+            }
+            let region = Region::new(ALLOCATOR);
+            for _ in 0..COUNTED {
+                get(client).await;
+            }
+            let (made, count) = (region.change(), f64::from(COUNTED));
+            let (times, bytes) = ((made.allocations + made.reallocations) as f64, made.bytes_allocated as f64);
+            println!("request/{name}: {:.1} allocations, {:.0} bytes", times / count, bytes / count);
+        });
         group.bench_function(*name, |b| {
             b.iter_custom(|n| {
                 runtime.block_on(async {
