@@ -103,7 +103,7 @@ impl Chain {
         assert_eq!(batch.problems, [], "the folder is good");
         let mut planner = Planner::new("heddle");
         planner.apply(batch.changes.into_iter().map(|c| Change::read(c).expect("it was admitted")));
-        let upserts: Vec<Resource> = planner.plan().mesh.values().cloned().collect();
+        let upserts: Vec<Resource> = planner.plan().mesh.iter().cloned().collect();
         let mut mesh = Mesh::default();
         mesh.apply(&NodeDelta { upserts, removes: vec![] });
         let slice = Slice::new(&ProxyName::Node("node".into()), &mesh);

@@ -94,7 +94,7 @@ impl Chain {
     fn new() -> Self {
         let mut planner = Planner::new("heddle");
         planner.apply(world());
-        let upserts: Vec<_> = planner.plan().mesh.values().cloned().collect();
+        let upserts: Vec<_> = planner.plan().mesh.iter().cloned().collect();
         let settings = planner.plan().mesh.get(&ResourceId::Settings).expect("a plan has settings").clone();
         let mesh_core::node::Resource::Settings(settings) = settings else { unreachable!("filed under settings") };
         let mut mesh = Mesh::default();

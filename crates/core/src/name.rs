@@ -1,7 +1,9 @@
 //! Names of Kubernetes objects as types, so that a namespace is never taken for a name. It must not know what the objects are.
 
+use crate::records::Record;
 use foldhash::fast::FixedState;
 use std::{
+    cmp::Ordering,
     collections::HashSet,
     fmt,
     sync::{LazyLock, Mutex, PoisonError},
@@ -82,6 +84,19 @@ impl std::str::FromStr for NsName {
             }
             _ => Err(BadName(s.into())),
         }
+    }
+}
+
+/// A set of names is sorted by them.
+impl Record for NsName {
+    type Key = Self;
+
+    fn key(&self) -> Self {
+        self.clone()
+    }
+
+    fn compare(&self, key: &Self) -> Ordering {
+        self.cmp(key)
     }
 }
 

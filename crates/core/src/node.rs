@@ -6,6 +6,7 @@ use crate::{
         TrafficPolicy, Workload,
     },
     name::{GatewayId, NsName, ServiceId},
+    records::Record,
 };
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -107,6 +108,14 @@ impl Resource {
             (Self::TrafficPolicy(a), Self::TrafficPolicy(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
+    }
+}
+
+impl Record for Resource {
+    type Key = ResourceId;
+
+    fn key(&self) -> ResourceId {
+        self.id()
     }
 }
 

@@ -13,7 +13,7 @@ const ROOM: usize = PAGE / 4;
 const SPARSE: usize = PAGE / 4;
 
 /// Something that bears its own key.
-pub trait Record: Clone {
+pub trait Record {
     /// What it is sorted by and found with.
     type Key: Ord + Clone;
 
@@ -23,6 +23,18 @@ pub trait Record: Clone {
     /// How the key compares with another one.
     fn compare(&self, key: &Self::Key) -> Ordering {
         self.key().cmp(key)
+    }
+}
+
+impl<T: Record> Record for Arc<T> {
+    type Key = T::Key;
+
+    fn key(&self) -> T::Key {
+        T::key(self)
+    }
+
+    fn compare(&self, key: &T::Key) -> Ordering {
+        T::compare(self, key)
     }
 }
 
@@ -43,13 +55,19 @@ impl<T: Record> Default for Records<T> {
     }
 }
 
-impl<T: Record + fmt::Debug> fmt::Debug for Records<T> {
+impl<T: Record + Clone + PartialEq> PartialEq for Records<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.iter().eq(other.iter())
+    }
+}
+
+impl<T: Record + Clone + fmt::Debug> fmt::Debug for Records<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
 }
 
-impl<T: Record> Records<T> {
+impl<T: Record + Clone> Records<T> {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.len
@@ -63,6 +81,24 @@ impl<T: Record> Records<T> {
     /// All, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.pages.values().flat_map(|page| page.iter())
+    }
+
+    /// Those whose keys come after this one, in order; all, if there is none.
+    pub fn after<'a>(&'a self, last: Option<&T::Key>) -> impl Iterator<Item = &'a T> + use<'a, T> {
+        let found = last.and_then(|last| Some((last, self.pages.get_prev(last)?)));
+        // Of that page some come before it, of those after it none.
+        let (from, skip) = match found {
+            Some((last, (first, page))) => {
+                (Bound::Included(first), page.partition_point(|record| record.compare(last).is_le()))
+            }
+            None => (Bound::Unbounded, 0),
+        };
+        self.pages.range((from, Bound::Unbounded)).flat_map(|(_, page)| page.iter()).skip(skip)
+    }
+
+    /// Whether there is one with this key.
+    pub fn contains(&self, key: &T::Key) -> bool {
+        self.get(key).is_some()
     }
 
     /// The record with this key.
@@ -239,6 +275,9 @@ mod tests {
                 }
                 check(&before, &like_before);
                 check(&records, &like);
+                let after = |key: u16| like.range(key + 1..).map(|(k, v)| (*k, *v));
+                prop_assert!(records.after(Some(&from)).copied().eq(after(from)));
+                prop_assert!(records.after(None).copied().eq(records.iter().copied()));
             }
         }
     }

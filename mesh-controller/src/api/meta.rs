@@ -3,9 +3,10 @@
 use mesh_core::{
     mesh::Uid,
     name::{NsName, Text, shared},
+    records::Record,
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 /// An object: who it is and what it says.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +15,18 @@ pub struct Object<S> {
     pub meta: Meta,
     /// Its spec (for kinds without a spec: what it holds).
     pub spec: S,
+}
+
+impl<S> Record for Object<S> {
+    type Key = NsName;
+
+    fn key(&self) -> NsName {
+        self.meta.id()
+    }
+
+    fn compare(&self, key: &NsName) -> Ordering {
+        (&self.meta.namespace, &self.meta.name).cmp(&(&key.namespace, &key.name))
+    }
 }
 
 /// What we need of `metadata`.

@@ -42,7 +42,7 @@ impl Cycle {
     /// Runs the first batch and all that follow, until the source is stopped.
     pub fn run(mut self, mut source: Box<dyn Source>, planned: impl FnOnce()) {
         // What a planner holds before it has seen an object: the default settings.
-        let defaults = delta(self.planner.plan().mesh.iter().map(|(id, r)| (id.clone(), Some(r.clone()))));
+        let defaults = delta(self.planner.plan().mesh.iter().map(|r| (r.id(), Some(r.clone()))));
         let mut known = Vec::new();
         let Some(first) = source.wait() else { return };
         self.turn(first, defaults, &mut known);

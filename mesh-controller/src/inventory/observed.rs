@@ -10,7 +10,7 @@ use crate::api::{
     XBackendTrafficPolicySpec, XMeshSpec,
     schema::{self, Flaw},
 };
-use mesh_core::name::NsName;
+use mesh_core::name::Text;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
@@ -89,7 +89,11 @@ fn name(object: &Value) -> Result<(Kind, Meta), Unreadable> {
     let known = Kind::of(api_version, kind);
     let kind =
         known.ok_or_else(|| unnamed("kind", format!("{api_version} {kind} is not a kind that the mesh reads")))?;
-    let meta = Meta::read(object).map_err(|(field, reason)| unnamed(field, reason))?;
+    let mut meta = Meta::read(object).map_err(|(field, reason)| unnamed(field, reason))?;
+    if !kind.namespaced() {
+        // Whatever is written: an API server would not keep it.
+        meta.namespace = Text::default();
+    }
     if kind.namespaced() && meta.namespace.is_empty() {
         let flaws = vec![flaw("metadata.namespace", "is required".into())];
         return Err(Unreadable { key: Some(key(kind, &meta)), flaws });
@@ -98,7 +102,7 @@ fn name(object: &Value) -> Result<(Kind, Meta), Unreadable> {
 }
 
 fn key(kind: Kind, meta: &Meta) -> Key {
-    Key::new(kind, if kind.namespaced() { meta.id() } else { NsName::new("", meta.name.clone()) })
+    Key::new(kind, meta.id())
 }
 
 fn type_it(kind: Kind, meta: Meta, object: &Value) -> Result<Observed, Unreadable> {

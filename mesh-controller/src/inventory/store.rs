@@ -14,6 +14,7 @@ use crate::api::{
 use mesh_core::{
     mesh::Probe,
     name::{GatewayId, NsName, ServiceId, Text},
+    records::{Record, Records},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +25,7 @@ use std::{
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Objects of one kind, in the order of their names.
-pub type Store<S> = BTreeMap<NsName, Arc<Object<S>>>;
+pub type Store<S> = Records<Arc<Object<S>>>;
 
 /// Something that planning may have read, and that a change of an object changes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +91,7 @@ impl Inventory {
                 if let Thing::Pod(pod) = &mut thing {
                     self.share_probes(pod);
                 }
-                self.set(&key.name, thing)
+                self.set(thing)
             }
             Change::Remove(_) => self.remove(&key),
         };
@@ -124,16 +125,12 @@ impl Inventory {
 
     /// ReferenceGrants of a namespace.
     pub(crate) fn grants_in(&self, namespace: &str) -> impl Iterator<Item = &ReferenceGrantSpec> {
-        let first = NsName::new(namespace, "");
-        let namespace = first.namespace.clone();
-        self.grants.range(first..).take_while(move |(id, _)| id.namespace == namespace).map(|(_, grant)| &grant.spec)
+        within(&self.grants, namespace).map(|grant| &grant.spec)
     }
 
     /// Names of the pods of a namespace.
-    pub(crate) fn pods_in(&self, namespace: &Text) -> impl Iterator<Item = &NsName> {
-        let namespace = namespace.clone();
-        let first = NsName::new(namespace.clone(), "");
-        self.pods.range(first..).map(|(id, _)| id).take_while(move |id| id.namespace == namespace)
+    pub(crate) fn pods_in(&self, namespace: &str) -> impl Iterator<Item = NsName> {
+        within(&self.pods, namespace).map(|pod| pod.meta.id())
     }
 
     /// Pods of one owner are asked the same: they share one list.
@@ -206,19 +203,25 @@ impl Inventory {
     }
 }
 
-fn put<S: PartialEq>(store: &mut Store<S>, name: &NsName, object: Arc<Object<S>>) -> bool {
-    if store.get(name) == Some(&object) {
+/// Objects of a namespace; none has an empty name.
+fn within<'a, S>(store: &'a Store<S>, namespace: &str) -> impl Iterator<Item = &'a Arc<Object<S>>> {
+    let before = NsName::new(namespace, "");
+    store.after(Some(&before)).take_while(move |object| object.meta.namespace == before.namespace)
+}
+
+fn put<S: PartialEq>(store: &mut Store<S>, object: Arc<Object<S>>) -> bool {
+    if store.get(&object.meta.id()) == Some(&object) {
         return false;
     }
-    store.insert(name.clone(), object);
+    store.insert(object);
     true
 }
 
 macro_rules! by_kind {
     ($($kind:ident => $store:ident),* $(,)?) => {
         impl Inventory {
-            fn set(&mut self, name: &NsName, thing: Thing) -> bool {
-                match thing { $(Thing::$kind(object) => put(&mut self.$store, name, object)),* }
+            fn set(&mut self, thing: Thing) -> bool {
+                match thing { $(Thing::$kind(object) => put(&mut self.$store, object)),* }
             }
 
             fn remove(&mut self, key: &Key) -> bool {
@@ -226,7 +229,7 @@ macro_rules! by_kind {
             }
 
             fn names(&self, kind: Kind) -> Vec<NsName> {
-                match kind { $(Kind::$kind => self.$store.keys().cloned().collect()),* }
+                match kind { $(Kind::$kind => self.$store.iter().map(Record::key).collect()),* }
             }
         }
     };

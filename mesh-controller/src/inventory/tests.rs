@@ -77,6 +77,6 @@ fn a_pod_of_a_deployment_is_owned_by_the_deployment() {
     inventory.apply(set(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "cart-7d4-x", "namespace": "n", "labels": {"pod-template-hash": "7d4"},
         "ownerReferences": [{"kind": "ReplicaSet", "name": "cart-7d4", "controller": true}]}})));
     inventory.apply(set(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bare", "namespace": "n"}})));
-    let owners: Vec<_> = inventory.pods.values().map(|p| p.spec.owner.to_string()).collect();
+    let owners: Vec<_> = inventory.pods.iter().map(|p| p.spec.owner.to_string()).collect();
     assert_eq!(owners, ["bare", "cart"]);
 }

@@ -91,7 +91,7 @@ impl Engine {
             if let Fact::Object(key) = &fact {
                 self.dirty.extend(Unit::of(key));
                 if key.kind == Kind::Namespace {
-                    self.dirty.extend(inventory.pods_in(&key.name.name).cloned().map(Unit::Workload));
+                    self.dirty.extend(inventory.pods_in(&key.name.name).map(Unit::Workload));
                 }
             }
             self.touch(Dep::Fact(fact));
@@ -109,10 +109,10 @@ impl Engine {
             Unit::Settings => {
                 let settings = settings::plan(&view);
                 self.read(unit, view.into_reads());
-                if settings != *self.memo.settings || !self.plan.mesh.contains_key(&ResourceId::Settings) {
+                if settings != *self.memo.settings || !self.plan.mesh.contains(&ResourceId::Settings) {
                     self.memo.settings = Arc::new(settings);
                     self.put(ResourceId::Settings, Some(Resource::Settings(self.memo.settings.clone())));
-                    self.dirty.extend(inventory.pods.keys().cloned().map(Unit::Workload));
+                    self.dirty.extend(inventory.pods.iter().map(|pod| Unit::Workload(pod.meta.id())));
                     self.touch(Dep::Unit(unit.clone()));
                 }
             }
@@ -324,7 +324,7 @@ impl Engine {
             return;
         }
         match &resource {
-            Some(resource) => self.plan.mesh.insert(id.clone(), resource.clone()),
+            Some(resource) => self.plan.mesh.insert(resource.clone()),
             None => self.plan.mesh.remove(&id),
         };
         self.delta.resources.insert(id, resource);

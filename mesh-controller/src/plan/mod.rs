@@ -28,6 +28,7 @@ use crate::inventory::{Change, Inventory, Key};
 use mesh_core::{
     name::Text,
     node::{Resource, ResourceId},
+    records::Records,
 };
 use status::Status;
 use std::{
@@ -42,7 +43,7 @@ pub const CONTROLLER_NAME: &str = "heddle.dev/controller";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// The mesh: nothing dangles in it.
-    pub mesh: BTreeMap<ResourceId, Resource>,
+    pub mesh: Records<Resource>,
     /// One status for each object of ours.
     pub statuses: BTreeMap<Key, Arc<Status>>,
 }

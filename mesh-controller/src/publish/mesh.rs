@@ -4,11 +4,11 @@ use mesh_core::{
     mesh::{Attachment, Scope, Workload},
     name::{GatewayId, NsName, ServiceId, Text},
     node::{NodeDelta, Resource, ResourceId},
+    records::{Record, Records},
 };
 use mesh_wire::sender::Encoded;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ops::Bound,
     sync::Arc,
 };
 
@@ -50,6 +50,14 @@ impl Entry {
     }
 }
 
+impl Record for Entry {
+    type Key = ResourceId;
+
+    fn key(&self) -> ResourceId {
+        self.id()
+    }
+}
+
 /// One resource before and after a change.
 #[derive(Clone, Debug)]
 pub struct Changed {
@@ -64,7 +72,7 @@ pub struct Changed {
 /// All resources, with the indexes that slicing needs.
 #[derive(Debug, Default)]
 pub struct Mesh {
-    entries: BTreeMap<ResourceId, Arc<Entry>>,
+    entries: Records<Arc<Entry>>,
     consumers: Index<Text>,
     attached: Index<GatewayId>,
     slices: Index<ServiceId>,
@@ -75,7 +83,55 @@ pub struct Mesh {
 /// Meshed pods of a node by namespace.
 pub(super) type Locals = BTreeMap<Text, usize>;
 
-type Index<K> = BTreeMap<K, BTreeSet<ResourceId>>;
+type Index<K> = BTreeMap<K, Ids>;
+
+/// Of most there is one, as slices of a Service, and there are tens of thousands.
+#[derive(Debug)]
+enum Ids {
+    One(ResourceId),
+    Several(BTreeSet<ResourceId>),
+}
+
+impl Ids {
+    fn insert(&mut self, id: &ResourceId) {
+        match self {
+            Self::One(one) => *self = Self::Several(BTreeSet::from([one.clone(), id.clone()])),
+            Self::Several(ids) => drop(ids.insert(id.clone())),
+        }
+    }
+
+    /// Whether none is left.
+    fn remove(&mut self, id: &ResourceId) -> bool {
+        match self {
+            Self::One(one) => one == id,
+            Self::Several(ids) => {
+                ids.remove(id);
+                ids.is_empty()
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &ResourceId> {
+        let (one, several) = match self {
+            Self::One(one) => (Some(one), None),
+            Self::Several(ids) => (None, Some(ids)),
+        };
+        one.into_iter().chain(several.into_iter().flatten())
+    }
+}
+
+fn index<K: Ord + Clone>(index: &mut Index<K>, key: &K, id: &ResourceId, present: bool) {
+    match (index.get_mut(key), present) {
+        (None, true) => drop(index.insert(key.clone(), Ids::One(id.clone()))),
+        (Some(ids), true) => ids.insert(id),
+        (None, false) => {}
+        (Some(ids), false) => {
+            if ids.remove(id) {
+                index.remove(key);
+            }
+        }
+    }
+}
 
 impl Mesh {
     /// Applies what the planner changed. What is published already, by content, is no change.
@@ -88,7 +144,7 @@ impl Mesh {
                 continue;
             }
             let new = Arc::new(Entry::new(resource));
-            self.entries.insert(id.clone(), new.clone());
+            self.entries.insert(new.clone());
             changes.push(Changed { id, old, new: Some(new) });
         }
         for id in &delta.removes {
@@ -98,9 +154,7 @@ impl Mesh {
         }
         for change in &changes {
             if let Some(old) = &change.old {
-                self.index(&old.resource, &change.id, |set, id| {
-                    set.remove(id);
-                });
+                self.index(&old.resource, &change.id, false);
                 if let Some((node, namespace)) = local(&old.resource)
                     && let Some(locals) = self.locals.get_mut(node)
                 {
@@ -111,9 +165,7 @@ impl Mesh {
                 }
             }
             if let Some(new) = &change.new {
-                self.index(&new.resource, &change.id, |set, id| {
-                    set.insert(id.clone());
-                });
+                self.index(&new.resource, &change.id, true);
                 if let Some((node, namespace)) = local(&new.resource) {
                     *self.locals.entry(node.clone()).or_default().entry(namespace.clone()).or_default() += 1;
                 }
@@ -133,14 +185,13 @@ impl Mesh {
     }
 
     /// Resources whose ids come after this one, in order.
-    pub(super) fn after(&self, last: Option<&ResourceId>) -> impl Iterator<Item = (&ResourceId, &Arc<Entry>)> {
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.entries.range::<ResourceId, _>((from, Bound::Unbounded))
+    pub(super) fn after(&self, last: Option<&ResourceId>) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.after(last)
     }
 
     /// All resources, what others point to first.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.entries.values()
+        self.entries.iter()
     }
 
     /// How many resources there are.
@@ -155,48 +206,36 @@ impl Mesh {
 
     /// Routes with a consumer attachment for clients of a namespace.
     pub fn consumer_routes(&self, namespace: &Text) -> impl Iterator<Item = &ResourceId> {
-        self.consumers.get(namespace).into_iter().flatten()
+        self.consumers.get(namespace).into_iter().flat_map(Ids::iter)
     }
 
     /// Routes attached to a Gateway.
     pub fn gateway_routes(&self, gateway: &GatewayId) -> impl Iterator<Item = &ResourceId> {
-        self.attached.get(gateway).into_iter().flatten()
+        self.attached.get(gateway).into_iter().flat_map(Ids::iter)
     }
 
     /// EndpointSlices and policies of a Service.
-    pub fn of_service(&self, service: &ServiceId) -> impl Iterator<Item = &ResourceId> {
-        let slices = self.slices.get(service).into_iter().flatten();
-        slices.chain(self.policies.get(service).into_iter().flatten())
+    pub fn of_service<'a>(&'a self, service: &ServiceId) -> impl Iterator<Item = &'a ResourceId> {
+        let of = |index: &'a Index<ServiceId>| index.get(service).into_iter().flat_map(Ids::iter);
+        of(&self.slices).chain(of(&self.policies))
     }
 
-    fn index(&mut self, resource: &Resource, id: &ResourceId, edit: impl Fn(&mut BTreeSet<ResourceId>, &ResourceId)) {
-        fn at<K: Ord + Clone>(
-            index: &mut Index<K>,
-            key: &K,
-            id: &ResourceId,
-            edit: &impl Fn(&mut BTreeSet<ResourceId>, &ResourceId),
-        ) {
-            let set = index.entry(key.clone()).or_default();
-            edit(set, id);
-            if set.is_empty() {
-                index.remove(key);
-            }
-        }
+    fn index(&mut self, resource: &Resource, id: &ResourceId, present: bool) {
         match resource {
-            Resource::EndpointSlice(slice) => at(&mut self.slices, &slice.service, id, &edit),
+            Resource::EndpointSlice(slice) => index(&mut self.slices, &slice.service, id, present),
             Resource::TrafficPolicy(policy) => {
                 for target in &policy.targets {
-                    at(&mut self.policies, target, id, &edit);
+                    index(&mut self.policies, target, id, present);
                 }
             }
             route => {
                 for attachment in attachments(route) {
                     match attachment {
                         Attachment::Service { scope: Scope::Consumer(namespace), .. } => {
-                            at(&mut self.consumers, namespace, id, &edit);
+                            index(&mut self.consumers, namespace, id, present);
                         }
                         Attachment::Service { scope: Scope::Producer, .. } => {}
-                        Attachment::Listener { gateway, .. } => at(&mut self.attached, gateway, id, &edit),
+                        Attachment::Listener { gateway, .. } => index(&mut self.attached, gateway, id, present),
                     }
                 }
             }

@@ -198,7 +198,7 @@ impl Snapshot {
     }
 }
 
-impl Record for Arc<Workload> {
+impl Record for Workload {
     type Key = NsName;
 
     fn key(&self) -> NsName {
@@ -210,7 +210,7 @@ impl Record for Arc<Workload> {
     }
 }
 
-impl Record for Arc<EndpointSlice> {
+impl Record for EndpointSlice {
     type Key = NsName;
 
     fn key(&self) -> NsName {

@@ -11,7 +11,7 @@ const ROOM: usize = 4 * 1024;
 /// Encodes [`Outgoing`]. A stream keeps the buffer of its largest message as long as it lives; one that grows does so by doubling, and with
 /// hundreds of streams what nobody needs would be tens of megabytes. Of this one only what was written takes memory.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OutgoingCodec;
+pub struct OutgoingCodec(());
 
 type Prost = ProstCodec<Outgoing, ToController>;
 

@@ -8,9 +8,7 @@ use crate::{
     inventory::{Change, admit},
     plan::{PlanDelta, Planner, plan},
 };
-use mesh_core::node::{Resource, ResourceId};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
 
 fn change(edit: &Edit) -> Change {
     match edit {
@@ -25,7 +23,7 @@ proptest! {
     #[test]
     fn replanning_what_changed_gives_the_full_plan(edits in edits(60), batch in 1..4_usize) {
         let mut planner = Planner::new("heddle");
-        let mut mesh: BTreeMap<ResourceId, Resource> = planner.plan().mesh.clone();
+        let mut mesh = planner.plan().mesh.clone();
         let mut statuses = planner.plan().statuses.clone();
         for edits in edits.chunks(batch) {
             let PlanDelta { resources, statuses: said } = planner.apply(edits.iter().map(change));
@@ -34,7 +32,7 @@ proptest! {
                 match resource {
                     Some(resource) => {
                         prop_assert_eq!(&id, &resource.id());
-                        mesh.insert(id, resource);
+                        mesh.insert(resource);
                     }
                     None => prop_assert!(mesh.remove(&id).is_some(), "removes what was not there"),
                 }
@@ -57,9 +55,9 @@ proptest! {
         let mut planner = Planner::new("heddle");
         planner.apply(edits.iter().map(change));
         let mesh = &planner.plan().mesh;
-        for resource in mesh.values() {
+        for resource in mesh.iter() {
             for id in super::isolation::points_to(resource) {
-                prop_assert!(mesh.contains_key(&id), "{} points to {id}, which is not there", resource.id());
+                prop_assert!(mesh.contains(&id), "{} points to {id}, which is not there", resource.id());
             }
         }
     }

@@ -112,7 +112,7 @@ proptest! {
         let after = planner.plan();
         let is_its_own = |id: &ResourceId| id.to_string() == key.to_string();
         let others = |plan: &crate::plan::Plan| -> Vec<(ResourceId, Resource)> {
-            plan.mesh.iter().filter(|(id, _)| !is_its_own(id)).map(|(i, r)| (i.clone(), r.clone())).collect()
+            plan.mesh.iter().map(|r| (r.id(), r.clone())).filter(|(id, _)| !is_its_own(id)).collect()
         };
         prop_assert_eq!(others(&before), others(after));
         for (other, status) in &before.statuses {

@@ -12,8 +12,8 @@ use std::fmt::Write;
 
 pub(super) fn plan(plan: &Plan) -> String {
     let mut out = String::from("== mesh\n");
-    for (id, resource) in &plan.mesh {
-        let _ = writeln!(out, "{id}");
+    for resource in plan.mesh.iter() {
+        let _ = writeln!(out, "{}", resource.id());
         self::resource(&mut out, resource);
     }
     out.push_str("\n== statuses\n");

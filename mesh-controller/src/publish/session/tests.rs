@@ -43,7 +43,7 @@ fn said(session: &mut Session) -> Option<(u64, Vec<String>)> {
 /// The same, with more to read in the mesh.
 fn said_of(session: &mut Session, mesh: &Mesh) -> Option<(u64, Vec<String>)> {
     let last = session.reads_after().flatten().cloned();
-    let mut rest = mesh.after(last.as_ref()).map(|(id, entry)| (id.clone(), entry.clone()));
+    let mut rest = mesh.after(last.as_ref()).map(|entry| (entry.id(), entry.clone()));
     let delta = session.next(Instant::now(), &mut rest)?;
     let delta = proto::Delta::try_from(&delta).unwrap();
     let mut words: Vec<String> = delta

@@ -47,8 +47,8 @@ impl Slice {
     ) -> Box<dyn Iterator<Item = (ResourceId, Arc<Entry>)> + 'a> {
         match self {
             Self::Node(slice) => {
-                let needed = mesh.after(last).filter(|(_, entry)| slice.needs(&entry.resource));
-                Box::new(needed.map(|(id, entry)| (id.clone(), entry.seen_from(Some(slice.node())))))
+                let needed = mesh.after(last).filter(|entry| slice.needs(&entry.resource));
+                Box::new(needed.map(|entry| (entry.id(), entry.seen_from(Some(slice.node())))))
             }
             Self::Gateway(slice) => {
                 let held = slice.after(last).filter_map(|id| Some((id.clone(), mesh.entry(id)?.seen_from(None))));

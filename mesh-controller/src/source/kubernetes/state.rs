@@ -7,7 +7,10 @@ use crate::{
         admission::{Admitted, admit},
     },
 };
-use mesh_core::name::shared;
+use mesh_core::{
+    name::{NsName, shared},
+    records::Records,
+};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,12 +67,16 @@ impl Read {
 /// The name of an object of a kind.
 pub(super) fn named(kind: Kind, object: &Value) -> ObjectKey {
     let text = |field: &str| shared(object["metadata"][field].as_str().unwrap_or_default());
-    ObjectKey {
-        group: shared(kind.group()),
-        kind: shared(kind.as_str()),
-        namespace: if kind.namespaced() { text("namespace") } else { "".into() },
-        name: text("name"),
-    }
+    key(kind, NsName::new(if kind.namespaced() { text("namespace") } else { "".into() }, text("name")))
+}
+
+fn key(kind: Kind, NsName { namespace, name }: NsName) -> ObjectKey {
+    ObjectKey { group: shared(kind.group()), kind: shared(kind.as_str()), namespace, name }
+}
+
+/// Among those of its kind.
+fn name(key: &ObjectKey) -> NsName {
+    NsName::new(key.namespace.clone(), key.name.clone())
 }
 
 /// The sum of all kinds.
@@ -77,7 +84,7 @@ pub(super) struct State {
     /// Kinds that have not been listed yet.
     waiting: BTreeSet<Kind>,
     /// Objects that we said are there.
-    known: BTreeMap<Kind, BTreeSet<ObjectKey>>,
+    known: BTreeMap<Kind, Records<NsName>>,
     broken: BTreeMap<ObjectKey, Vec<Problem>>,
     troubles: BTreeMap<Kind, String>,
     /// Since the last batch; each object once, the newest counts.
@@ -150,7 +157,7 @@ impl State {
         match object {
             Ok(change) => {
                 self.broken.remove(&key);
-                self.known.entry(kind).or_default().insert(key.clone());
+                self.known.entry(kind).or_default().insert(name(&key));
                 self.changes.insert(key, change);
             }
             // It keeps its last good state.
@@ -162,16 +169,16 @@ impl State {
 
     fn gone(&mut self, kind: Kind, key: ObjectKey) {
         self.broken.remove(&key);
-        if self.known.entry(kind).or_default().remove(&key) {
+        if self.known.entry(kind).or_default().remove(&name(&key)).is_some() {
             self.changes.insert(key.clone(), Change::Remove(key));
         }
     }
 
     /// All others of a kind are gone.
     fn only(&mut self, kind: Kind, there: &BTreeSet<ObjectKey>) {
-        let known = self.known.get(&kind).into_iter().flatten();
-        let broken = self.broken.keys().filter(|key| &*key.kind == kind.as_str());
-        let gone: BTreeSet<ObjectKey> = known.chain(broken).filter(|key| !there.contains(*key)).cloned().collect();
+        let known = self.known.get(&kind).into_iter().flat_map(Records::iter).map(|name| key(kind, name.clone()));
+        let broken = self.broken.keys().filter(|key| &*key.kind == kind.as_str()).cloned();
+        let gone: BTreeSet<ObjectKey> = known.chain(broken).filter(|key| !there.contains(key)).collect();
         for key in gone {
             self.gone(kind, key);
         }
