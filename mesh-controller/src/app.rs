@@ -37,9 +37,6 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs until a signal says stop.
 pub fn run(settings: Settings, log: LogLevel) -> Result<()> {
-    if let Err(error) = mesh_sys::memory::small_pages() {
-        tracing::info!(%error, "the kernel gives huge pages; the process may take more memory");
-    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(serve(settings, log))

@@ -13,6 +13,10 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // First of all, as every allocation may be one in a huge page.
+    if let Err(error) = mesh_sys::memory::small_pages() {
+        eprintln!("mesh-controller: the kernel gives huge pages, and the process may take more memory: {error}");
+    }
     let settings = match Settings::check(Flags::parse()) {
         Ok(settings) => settings,
         Err(bad) => {

@@ -21,7 +21,7 @@ use mesh_core::{
     snapshot::Snapshot,
 };
 use mesh_run::{Admin, Condition, Drain, LogLevel, Readiness, log, signals};
-use mesh_sys::{Netns, limit, memory};
+use mesh_sys::{Netns, limit};
 use mesh_tls::{SvidStore, Svids, Trust};
 use prometheus_client::registry::Registry as Metrics;
 use std::{collections::BTreeMap, fs, net::IpAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration};
@@ -48,9 +48,6 @@ const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(10);
 /// Runs the proxy until SIGTERM or SIGINT.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
     let level = log::start(&settings.log)?;
-    if let Err(error) = memory::small_pages() {
-        tracing::info!(%error, "the kernel gives huge pages; the process may take more memory");
-    }
     // The first look at the process's own namespace, before any thread can be elsewhere.
     Netns::current()?.run(|| ())?;
     let files = limit::raise_open_files().context("cannot raise the number of open files")?;

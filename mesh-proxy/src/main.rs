@@ -12,6 +12,10 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // First of all, as every allocation may be one in a huge page.
+    if let Err(error) = mesh_sys::memory::small_pages() {
+        eprintln!("mesh-proxy: the kernel gives huge pages, and the process may take more memory: {error}");
+    }
     // clap itself ends with 2 when a flag is missing or unknown.
     let settings = match Settings::try_from(Flags::parse()) {
         Ok(settings) => settings,

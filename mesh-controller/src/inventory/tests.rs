@@ -56,6 +56,21 @@ fn the_same_object_again_changes_nothing() {
 }
 
 #[test]
+fn an_object_of_the_whole_cluster_has_no_namespace_whatever_is_written() {
+    let mut inventory = Inventory::new();
+    let class = |namespace: &str| {
+        set(
+            json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "heddle", "namespace": namespace},
+            "spec": {"controllerName": "heddle.dev/controller"}}),
+        )
+    };
+    assert_eq!(inventory.apply(class("shop")).len(), 1);
+    assert_eq!(inventory.apply(class("")), [], "it is the same");
+    assert_eq!(inventory.apply(Change::Remove(Key::cluster(Kind::GatewayClass, "heddle"))).len(), 1);
+    assert!(inventory.classes.is_empty());
+}
+
+#[test]
 fn a_moved_policy_touches_its_old_and_its_new_target() {
     let mut inventory = Inventory::new();
     let policy = |target: &str| {

@@ -23,6 +23,7 @@ use mesh_core::{
 use mesh_tls::gateway::Offer;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::Instant};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 /// One port of a Gateway.
@@ -191,7 +192,7 @@ impl Port {
         read: Bytes,
         deadline: Instant,
         record: &mut Connection,
-    ) -> Option<(tokio_rustls::server::TlsStream<Ahead<TcpStream>>, &'static str)> {
+    ) -> Option<(Box<TlsStream<Ahead<TcpStream>>>, &'static str)> {
         let accepted = tls.accept(Ahead::new(stream, read), deadline).await;
         self.shared.telemetry.handshake(
             HandshakeSide::Server,

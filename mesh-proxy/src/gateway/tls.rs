@@ -62,12 +62,13 @@ impl PortTls {
         *made_from = wanted;
     }
 
-    /// Terminates TLS until `deadline`. Returns the version beside the stream.
+    /// Terminates TLS until `deadline`. Returns the version beside the stream, which is on the heap: more than a kibibyte would else have its
+    /// room in every future that it is handed through.
     pub(super) async fn accept(
         &self,
         io: Ahead<TcpStream>,
         deadline: Instant,
-    ) -> Result<(TlsStream<Ahead<TcpStream>>, &'static str), DialFault> {
+    ) -> Result<(Box<TlsStream<Ahead<TcpStream>>>, &'static str), DialFault> {
         let config = self.config.load_full().ok_or(Fault::UnknownServerName)?;
         match timeout_at(deadline, TlsAcceptor::from(config).accept(io)).await {
             Err(_) => Err(DialFault::new(Fault::ConnectTimeout, "the client did not finish TLS in time")),
@@ -77,7 +78,7 @@ impl PortTls {
                     Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
                     _ => "TLSv1.2",
                 };
-                Ok((stream, version))
+                Ok((Box::new(stream), version))
             }
         }
     }
