@@ -6,6 +6,7 @@ pub(crate) mod api_server;
 pub mod app;
 pub mod authenticate;
 pub mod ca;
+mod few;
 pub mod inventory;
 pub mod leader;
 pub mod plan;

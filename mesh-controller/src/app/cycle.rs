@@ -104,6 +104,7 @@ impl Cycle {
         );
         known.clone_from(&batch.problems);
         self.sink.take(&shown, &statuses, batch.problems);
+        // Before memory is given back, and not by the end of the function.
         drop((shown, statuses, resources));
         if count >= MUCH {
             mesh_sys::memory::give_back();

@@ -12,7 +12,10 @@ use super::{
     unit::{Dep, Unit},
     view::View,
 };
-use crate::inventory::{Fact, Inventory, Key, Kind};
+use crate::{
+    few::Few,
+    inventory::{Fact, Inventory, Key, Kind},
+};
 use mesh_core::{
     mesh::MeshSettings,
     name::{GatewayId, NsName, ServiceId, Text},
@@ -46,7 +49,8 @@ pub(super) struct Engine {
     plan: Plan,
     delta: PlanDelta,
     reads: HashMap<Unit, Box<[Dep]>>,
-    readers: HashMap<Dep, Readers>,
+    /// Units that read something.
+    readers: HashMap<Dep, Few<Unit>>,
     dirty: BTreeSet<Unit>,
 }
 
@@ -300,7 +304,7 @@ impl Engine {
         for dep in reads.iter().filter(|dep| before.binary_search(dep).is_err()) {
             match self.readers.get_mut(dep) {
                 Some(units) => units.insert(unit),
-                None => drop(self.readers.insert(dep.clone(), Readers::One(unit.clone()))),
+                None => drop(self.readers.insert(dep.clone(), Few::One(unit.clone()))),
             }
         }
         if reads.is_empty() {
@@ -312,11 +316,7 @@ impl Engine {
 
     /// Marks all that read this.
     fn touch(&mut self, dep: Dep) {
-        match self.readers.get(&dep) {
-            Some(Readers::One(unit)) => drop(self.dirty.insert(unit.clone())),
-            Some(Readers::Several(units)) => self.dirty.extend(units.iter().cloned()),
-            None => {}
-        }
+        self.dirty.extend(self.readers.get(&dep).into_iter().flat_map(Few::iter).cloned());
     }
 
     fn put(&mut self, id: ResourceId, resource: Option<Resource>) {
@@ -340,31 +340,5 @@ impl Engine {
             None => self.plan.statuses.remove(&key),
         };
         self.delta.statuses.insert(key, status);
-    }
-}
-
-/// Units that read something. Most things have one reader, and there are many things.
-enum Readers {
-    One(Unit),
-    Several(BTreeSet<Unit>),
-}
-
-impl Readers {
-    fn insert(&mut self, unit: &Unit) {
-        match self {
-            Self::One(one) => *self = Self::Several(BTreeSet::from([one.clone(), unit.clone()])),
-            Self::Several(units) => drop(units.insert(unit.clone())),
-        }
-    }
-
-    /// Whether nobody is left.
-    fn remove(&mut self, unit: &Unit) -> bool {
-        match self {
-            Self::One(one) => one == unit,
-            Self::Several(units) => {
-                units.remove(unit);
-                units.is_empty()
-            }
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! The mesh as it is published: every resource once, encoded once for all sessions, and who points to whom. It must not know proxies.
 
+use crate::few::Few;
 use mesh_core::{
     mesh::{Attachment, Scope, Workload},
     name::{GatewayId, NsName, ServiceId, Text},
@@ -8,7 +9,7 @@ use mesh_core::{
 };
 use mesh_wire::sender::Encoded;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -83,46 +84,11 @@ pub struct Mesh {
 /// Meshed pods of a node by namespace.
 pub(super) type Locals = BTreeMap<Text, usize>;
 
-type Index<K> = BTreeMap<K, Ids>;
-
-/// Of most there is one, as slices of a Service, and there are tens of thousands.
-#[derive(Debug)]
-enum Ids {
-    One(ResourceId),
-    Several(BTreeSet<ResourceId>),
-}
-
-impl Ids {
-    fn insert(&mut self, id: &ResourceId) {
-        match self {
-            Self::One(one) => *self = Self::Several(BTreeSet::from([one.clone(), id.clone()])),
-            Self::Several(ids) => drop(ids.insert(id.clone())),
-        }
-    }
-
-    /// Whether none is left.
-    fn remove(&mut self, id: &ResourceId) -> bool {
-        match self {
-            Self::One(one) => one == id,
-            Self::Several(ids) => {
-                ids.remove(id);
-                ids.is_empty()
-            }
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &ResourceId> {
-        let (one, several) = match self {
-            Self::One(one) => (Some(one), None),
-            Self::Several(ids) => (None, Some(ids)),
-        };
-        one.into_iter().chain(several.into_iter().flatten())
-    }
-}
+type Index<K> = BTreeMap<K, Few<ResourceId>>;
 
 fn index<K: Ord + Clone>(index: &mut Index<K>, key: &K, id: &ResourceId, present: bool) {
     match (index.get_mut(key), present) {
-        (None, true) => drop(index.insert(key.clone(), Ids::One(id.clone()))),
+        (None, true) => drop(index.insert(key.clone(), Few::One(id.clone()))),
         (Some(ids), true) => ids.insert(id),
         (None, false) => {}
         (Some(ids), false) => {
@@ -206,17 +172,17 @@ impl Mesh {
 
     /// Routes with a consumer attachment for clients of a namespace.
     pub fn consumer_routes(&self, namespace: &Text) -> impl Iterator<Item = &ResourceId> {
-        self.consumers.get(namespace).into_iter().flat_map(Ids::iter)
+        self.consumers.get(namespace).into_iter().flat_map(Few::iter)
     }
 
     /// Routes attached to a Gateway.
     pub fn gateway_routes(&self, gateway: &GatewayId) -> impl Iterator<Item = &ResourceId> {
-        self.attached.get(gateway).into_iter().flat_map(Ids::iter)
+        self.attached.get(gateway).into_iter().flat_map(Few::iter)
     }
 
     /// EndpointSlices and policies of a Service.
     pub fn of_service<'a>(&'a self, service: &ServiceId) -> impl Iterator<Item = &'a ResourceId> {
-        let of = |index: &'a Index<ServiceId>| index.get(service).into_iter().flat_map(Ids::iter);
+        let of = |index: &'a Index<ServiceId>| index.get(service).into_iter().flat_map(Few::iter);
         of(&self.slices).chain(of(&self.policies))
     }
 
