@@ -135,6 +135,26 @@ fn the_agent_takes_its_place_defends_it_and_leaves_it_as_it_was() {
     assert!(node.command("uninstall").status().unwrap().success(), "again is harmless");
 }
 
+/// A writer that writes again just when the agent, woken by its first word, writes too: the last word is the writer's.
+#[test]
+fn what_another_writes_meanwhile_is_not_lost() {
+    let mut node = Node::new();
+    let file = node.at("net.d/10-net.conflist");
+    node.start();
+    for round in 0..50_u64 {
+        rename_over(&file, PLAIN);
+        // The agent lets writers settle for 20 ms.
+        thread::sleep(Duration::from_micros(18_000 + round * 200));
+        let last = format!("last{round}");
+        rename_over(&file, &PLAIN.replace(r#""net""#, &format!(r#""{last}""#)));
+        node.becomes(&format!("{last} and the entry"), || {
+            let text = fs::read_to_string(&file).unwrap();
+            assert!(text.contains(&last), "round {round}: another's file is gone: {text}");
+            node.chain("10-net.conflist") == ["bridge", "mesh-cni"]
+        });
+    }
+}
+
 #[test]
 fn a_reader_never_sees_half_a_configuration() {
     let mut node = Node::new();

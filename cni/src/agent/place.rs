@@ -5,7 +5,7 @@ use crate::{
     conflist::{self, Change, ConfFault, Decision, File, TYPE},
     flags,
 };
-use mesh_sys::folder;
+use mesh_sys::folder::{self, Before};
 use serde_json::{Map, Value};
 use std::{
     fs, io,
@@ -21,6 +21,9 @@ const CONF_MAX: u64 = 1024 * 1024;
 
 /// Most files of the folder that are looked at; a folder with more is not one of network configurations.
 const FILES_MAX: usize = 1000;
+
+/// How often the configuration is cleared of our entry while others write it.
+const CLEAR_TRIES: u32 = 10;
 
 /// The plugin's place.
 pub(super) struct Place {
@@ -101,7 +104,8 @@ impl Place {
         let binary = self.binary();
         if !self.is_ours(&binary)? {
             let content = fs::read(OURSELVES).map_err(io_fault("cannot read", Path::new(OURSELVES)))?;
-            folder::replace(&binary, &content, None, 0o755).map_err(io_fault("cannot write", &binary))?;
+            let written = folder::replace(&binary, Before::Anything, &content, None, 0o755);
+            written.map_err(io_fault("cannot write", &binary))?;
             self.left = stamp(&binary).map_err(io_fault("cannot read", &binary))?;
             return Ok(State::Changed(format!("installed {}", binary.display())));
         }
@@ -109,9 +113,10 @@ impl Place {
         match self.decide(&files)? {
             Decision::Wait => Ok(State::Waiting),
             Decision::Nothing => Ok(State::Settled),
-            // Somebody wrote meanwhile: decide again.
-            Decision::Change(_) if self.files()? != files => Ok(State::Changed("the configuration is changing".into())),
-            Decision::Change(changes) => self.apply(&changes).map(State::Changed),
+            Decision::Change(changes) => match self.apply(&files, &changes)? {
+                Some(what) => Ok(State::Changed(what)),
+                None => Ok(State::Changed("somebody else is writing the configuration; looking again".into())),
+            },
         }
     }
 
@@ -129,9 +134,20 @@ impl Place {
 
     /// Removes every trace.
     pub(super) fn clear(&self, told: impl Fn(&str)) -> Result<(), PlaceFault> {
-        let changes = conflist::uninstall(&self.files()?);
-        if !changes.is_empty() {
-            told(&self.apply(&changes)?);
+        for left in (0..CLEAR_TRIES).rev() {
+            let files = self.files()?;
+            let changes = conflist::uninstall(&files);
+            if changes.is_empty() {
+                break;
+            }
+            match self.apply(&files, &changes)? {
+                Some(what) => told(&what),
+                None if left > 0 => {}
+                None => {
+                    let busy = io::Error::new(io::ErrorKind::ResourceBusy, "somebody else writes it all the time");
+                    return Err(io_fault("cannot write", &self.conf_dir)(busy));
+                }
+            }
         }
         let binary = self.binary();
         match fs::remove_file(&binary) {
@@ -146,19 +162,41 @@ impl Place {
         conflist::install(files, &self.entry).map_err(|source| PlaceFault::Conf { dir: self.conf_dir.clone(), source })
     }
 
-    fn apply(&self, changes: &[Change]) -> Result<String, PlaceFault> {
+    /// Makes the changes that were decided on `files`, and says which; none: somebody else has written since, and what is theirs stays.
+    fn apply(&self, files: &[File], changes: &[Change]) -> Result<Option<String>, PlaceFault> {
         let at = |name: &String| self.conf_dir.join(name);
+        let content = |name: &String| files.iter().find(|f| f.name == *name).map(|f| &*f.content);
         for change in changes {
-            match change {
+            let as_decided = match change {
                 Change::Write { name, like, text } => {
                     let path = at(name);
-                    folder::replace(&path, text.as_bytes(), Some(&at(like)), 0o644)
-                        .map_err(io_fault("cannot write", &path))?;
+                    let before = content(name).map_or(Before::Nothing, Before::Content);
+                    folder::replace(&path, before, text.as_bytes(), Some(&at(like)), 0o644)
+                        .map_err(io_fault("cannot write", &path))?
                 }
                 Change::Rename { from, to } => {
-                    fs::rename(at(from), at(to)).map_err(io_fault("cannot rename", &at(from)))?;
+                    let (from_path, to_path) = (at(from), at(to));
+                    fs::rename(&from_path, &to_path).map_err(io_fault("cannot rename", &from_path))?;
+                    let now = fs::read(&to_path).map_err(io_fault("cannot read", &to_path))?;
+                    let same = content(from) == Some(&*now);
+                    if !same {
+                        // It was written again: then it has to be found under both names. A still newer one is there already.
+                        match fs::hard_link(&to_path, &from_path) {
+                            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                                return Err(io_fault("cannot put back", &from_path)(error));
+                            }
+                            _ => {}
+                        }
+                    }
+                    same
                 }
-                Change::Remove { name } => fs::remove_file(at(name)).map_err(io_fault("cannot remove", &at(name)))?,
+                Change::Remove { name } => {
+                    fs::remove_file(at(name)).map_err(io_fault("cannot remove", &at(name)))?;
+                    true
+                }
+            };
+            if !as_decided {
+                return Ok(None);
             }
         }
         let said = changes.iter().map(|change| match change {
@@ -166,7 +204,7 @@ impl Place {
             Change::Rename { from, to } => format!("renamed {from} to {to}"),
             Change::Remove { name } => format!("removed {name}"),
         });
-        Ok(format!("{}: {}", self.conf_dir.display(), said.collect::<Vec<_>>().join(", ")))
+        Ok(Some(format!("{}: {}", self.conf_dir.display(), said.collect::<Vec<_>>().join(", "))))
     }
 
     /// The files of the configuration folder.
