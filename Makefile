@@ -64,14 +64,14 @@ deny:
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --quiet --locked cargo-deny --version 0.20.2
 	$(CARGO) deny --log-level error check licenses bans sources $(if $(ADVISORIES),advisories)
 
-## Heddle beside the proxies that a user would pick instead, in one run: target/bench/results.md. ONLY=NAME picks scenarios, QUICK=1 takes less time.
+## Heddle beside the proxies that a user would pick instead, in one run: target/bench/results.md. ONLY=NAME picks scenarios, ROUNDS=N repeats them, QUICK=1 takes less time.
 ENVOY_VERSION := 1.40.0
 ENVOY := $(HEDDLE_CACHE)/bench/envoy-$(ENVOY_VERSION)
 VEGETA_VERSION := 12.13.0
 VEGETA := $(HEDDLE_CACHE)/bench/vegeta-$(VEGETA_VERSION)
 bench: bench-tools
 	$(CARGO) build --release --locked --workspace --bins
-	PATH="$(VEGETA):$$PATH" $(CARGO_TARGET_DIR)/$(TRIPLE)/release/mesh-bench-load --envoy $(ENVOY)/envoy/_bin/envoy $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+	PATH="$(VEGETA):$$PATH" $(CARGO_TARGET_DIR)/$(TRIPLE)/release/mesh-bench-load --envoy $(ENVOY)/envoy/_bin/envoy $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
 
 bench-tools: tools
 	@missing=""; for pair in nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client iperf3:iperf3 openssl:openssl; do \

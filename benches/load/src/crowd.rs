@@ -7,7 +7,7 @@ use crate::{
     figures::{Figures, HEDDLE, Sample},
     idle::{allow_files, still_open},
     process::Process,
-    rival::{BACKEND_PORT, Fill, Programs},
+    rival::{BACKEND_PORT, Fill, INSTALLED, Programs},
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -127,8 +127,8 @@ impl Stage {
         fill.write("objects/crowd.yaml", &objects)?;
         let meshctl = programs.heddle.join("meshctl");
         let mut up = Command::new(&meshctl);
-        up.env("HEDDLE_WORKERS", "1").args(["playground", "up", "--nodes", &nodes.to_string(), "--logs"]);
-        up.arg(&logs).arg(&folder);
+        up.env("HEDDLE_WORKERS", "1").env(INSTALLED.0, INSTALLED.1);
+        up.args(["playground", "up", "--nodes", &nodes.to_string(), "--logs"]).arg(&logs).arg(&folder);
         let playground = Process::start("playground", up, dir)?;
         let end = Instant::now() + READY;
         let service = loop {

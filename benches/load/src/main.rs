@@ -36,13 +36,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 pub struct Flags {
     #[command(subcommand)]
     part: Option<scale::Part>,
-    /// Fewer rounds, shorter ones, the most telling scenarios only: under ten minutes.
+    /// Shorter measurements, the most telling scenarios only: under ten minutes instead of more than an hour.
     #[arg(long)]
     quick: bool,
     /// Only scenarios whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
-    /// Rounds; each runs every scenario with every proxy once.
+    /// Rounds; each runs every scenario with every proxy once. 3 unless said.
     #[arg(long)]
     rounds: Option<u32>,
     /// Seconds of each measurement.
@@ -60,6 +60,9 @@ pub struct Flags {
     out: PathBuf,
 }
 
+/// The least that has a median; the machine's slow moments are minutes, so more of them rather than longer measurements.
+const ROUNDS: u32 = 3;
+
 fn main() -> Result<()> {
     let flags = Flags::parse();
     if let Some(part) = &flags.part {
@@ -70,12 +73,8 @@ fn main() -> Result<()> {
         None => std::env::current_exe()?.parent().context("this program lies nowhere")?.to_owned(),
     };
     let rivals = rival::Programs::find(&flags.envoy.clone().unwrap_or_default(), &programs)?;
-    let (rounds, each) = match flags.quick {
-        true => (flags.rounds.unwrap_or(3), Duration::from_secs(1)),
-        // More rounds rather than longer ones: the machine's slow moments are minutes.
-        false => (flags.rounds.unwrap_or(5), Duration::from_secs(2)),
-    };
-    let each = flags.seconds.map_or(each, Duration::from_secs);
+    let rounds = flags.rounds.unwrap_or(ROUNDS);
+    let each = flags.seconds.map_or(Duration::from_secs(if flags.quick { 1 } else { 2 }), Duration::from_secs);
     ensure!(each >= Duration::from_secs(1), "--seconds 0: nothing to measure");
     ensure!(rounds > 0, "--rounds 0: nothing to measure");
     fs::create_dir_all(&flags.out).with_context(|| format!("--out {}", flags.out.display()))?;

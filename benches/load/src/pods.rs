@@ -3,7 +3,7 @@
 use crate::{
     arena::{Place, WIDE_PORTS},
     process::{Process, Usage},
-    rival::{BACKEND_PORT, Fill, H2C_PORT, Programs},
+    rival::{BACKEND_PORT, Fill, H2C_PORT, INSTALLED, Programs},
 };
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -101,7 +101,7 @@ impl Pods {
         let meshctl = programs.heddle.join("meshctl");
         let mut up = Command::new(&meshctl);
         // One thread for the data path, as all have here.
-        up.env("HEDDLE_WORKERS", "1");
+        up.env("HEDDLE_WORKERS", "1").env(INSTALLED.0, INSTALLED.1);
         up.args(["playground", "up", "--nodes", "2", "--logs"]).arg(&logs);
         if mesh != Mesh::Heddle {
             up.arg("--no-mesh");

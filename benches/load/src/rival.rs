@@ -211,6 +211,9 @@ impl Rival {
     }
 }
 
+/// What the chart sets for Heddle's programs.
+pub const INSTALLED: (&str, &str) = ("MIMALLOC_ALLOW_THP", "0");
+
 /// The gateway proxy, told by the controller what to do, as in a cluster; `more` may write further objects into the folder.
 pub fn heddle(
     programs: &Programs,
@@ -230,11 +233,13 @@ pub fn heddle(
     fs::write(dir.join("tokens"), format!("{TOKEN} gateway/bench/edge\n"))?;
     fs::write(dir.join("token"), TOKEN)?;
     let mut controller = arena.command(&programs.heddle.join("mesh-controller").to_string_lossy());
+    controller.env(INSTALLED.0, INSTALLED.1);
     controller.arg("--folder").arg(&folder).arg("--state").arg(dir.join("ca"));
     controller.arg("--tokens").arg(dir.join("tokens")).arg("--status-file").arg(dir.join("status.json"));
     let mut controller = Process::start("mesh-controller", controller, fill.dir)?;
     controller.listens(arena, "127.0.0.1:15010".parse()?)?;
     let mut proxy = arena.command(&programs.heddle.join("mesh-proxy").to_string_lossy());
+    proxy.env(INSTALLED.0, INSTALLED.1);
     proxy.args(["--name", "gateway/bench/edge", "--controller", "https://127.0.0.1:15010", "--controller-ca"]);
     proxy.arg(dir.join("ca/ca.crt")).arg("--token-file").arg(dir.join("token"));
     proxy.arg("--state-dir").arg(dir.join("state")).args(["--admin", "127.0.0.1:15021"]);

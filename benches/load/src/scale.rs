@@ -8,6 +8,7 @@ mod world;
 
 use crate::{
     figures::{Figures, HEDDLE, Sample},
+    rival::INSTALLED,
     routes::percentile,
 };
 use anyhow::{Context, Result, bail, ensure};
@@ -259,7 +260,7 @@ struct Usage {
 impl Simulated {
     fn start(program: PathBuf, args: &[&str], with: impl FnOnce(&mut Command) -> &mut Command) -> Result<Self> {
         let mut command = Command::new(&program);
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(args).env(INSTALLED.0, INSTALLED.1).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = with(&mut command).spawn().with_context(|| program.display().to_string())?;
         let stdout = BufReader::new(child.stdout.take().context("standard output is piped")?);
         let (sender, lines) = mpsc::unbounded_channel();

@@ -17,7 +17,7 @@ pub mod codec;
 
 /// Bytes of resources after which a delta ends: small enough that a slow link acknowledges often, and that hundreds of proxies do not fill the
 /// sender's memory with what is on its way to them, or was; far below [`crate::MESSAGE_MAX`].
-pub const DELTA_BYTES: usize = 32 * 1024;
+pub const DELTA_BYTES: usize = 16 * 1024;
 
 /// A resource ready to be sent. Cloning shares the bytes.
 #[derive(Clone, Debug)]

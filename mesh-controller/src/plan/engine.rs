@@ -260,7 +260,7 @@ impl Engine {
         let before = self.memo.conflicts.remove(service).unwrap_or_default();
         for route in before.keys().chain(conflicts.keys()) {
             if before.get(route) != conflicts.get(route) {
-                self.touch(Dep::Lost(service.clone(), route.clone()));
+                self.touch(Dep::Lost(Box::new((service.clone(), route.clone()))));
             }
         }
         if !conflicts.is_empty() {

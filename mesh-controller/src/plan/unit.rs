@@ -48,8 +48,8 @@ pub(super) enum Dep {
     Unit(Unit),
     /// Which routes are attached to a parent, and where.
     Attached(Parent),
-    /// What a route has lost on a Service.
-    Lost(ServiceId, Key),
+    /// What a route has lost on a Service. Boxed: hundreds of thousands of others are not to be as large as this one.
+    Lost(Box<(ServiceId, Key)>),
     /// Whether a Gateway serves the certificate of a Secret.
     Served(NsName),
 }

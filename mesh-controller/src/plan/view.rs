@@ -150,7 +150,7 @@ impl<'a> View<'a> {
 
     /// Ports of a Service that a route has lost to a route of another kind.
     pub(super) fn lost(&self, service: &ServiceId, route: &Key) -> Option<&'a BTreeMap<u16, Key>> {
-        self.note(Dep::Lost(service.clone(), route.clone()));
+        self.note(Dep::Lost(Box::new((service.clone(), route.clone()))));
         self.memo.conflicts.get(service)?.get(route)
     }
 
