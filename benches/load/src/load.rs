@@ -1,4 +1,4 @@
-//! The load generators for requests, wrk, h2load and vegeta: how they are called and what they say. It must not know proxies.
+//! The load generators for requests, wrk, h2load, ghz and vegeta: how they are called and what they say. It must not know proxies.
 
 use crate::arena::Place;
 use anyhow::{Context, Result, bail, ensure};
@@ -11,6 +11,12 @@ use std::{
     time::Duration,
 };
 
+/// Messages of a streaming call: enough that its beginning and end do not count.
+const STREAMED: u64 = 500;
+
+/// The service of the backend that answers gRPC.
+const ECHO: &str = include_str!("../../../meshctl/src/echo/echo.proto");
+
 /// How requests are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
@@ -20,6 +26,8 @@ pub enum Load {
     Two { connections: u32, streams: u32, body: u32 },
     /// gRPC calls with a message of 100 bytes, over so many connections with so many at once on each.
     Grpc { connections: u32, streams: u32 },
+    /// gRPC calls likewise, each a stream of [`STREAMED`] such messages both ways; a "request" is a message.
+    GrpcStream { connections: u32, streams: u32 },
     /// So many requests a second, whatever happens to those before: what waits for a connection waits on the request's account, so that latency is not flattered by
     /// requests that a slow proxy kept from being made (coordinated omission).
     Steady { rate: u32, connections: u32, h2c: bool },
@@ -67,6 +75,7 @@ impl Load {
         let outcome = match self {
             Self::One { .. } => wrk(&text),
             Self::Two { .. } | Self::Grpc { .. } => h2load(&text),
+            Self::GrpcStream { .. } => ghz(&text),
             Self::Steady { .. } => {
                 let report = |kind: &str| -> Result<String> {
                     let mut command = place.command("vegeta");
@@ -121,6 +130,21 @@ impl Load {
                 fs::write(&data, grpc_message())?;
                 h2load.args(["-H", "content-type: application/grpc", "-H", "te: trailers", "-d"]).arg(data).arg(url);
                 h2load
+            }
+            Self::GrpcStream { connections, streams } => {
+                let proto = scratch.join("echo.proto");
+                fs::write(&proto, ECHO)?;
+                let target = url.strip_prefix("http://").and_then(|u| u.split('/').next());
+                let message = serde_json::json!({ "message": "x".repeat(100) });
+                let mut ghz = place.command("ghz");
+                ghz.arg("--proto").arg(proto).args(["--call", "heddle.echo.v1.Echo/Repeat", "--insecure"]);
+                ghz.args(["--connections", &connections.to_string()]);
+                ghz.args(["--concurrency", &(connections * streams).to_string()]);
+                ghz.args(["--stream-call-count", &STREAMED.to_string(), "--data", &message.to_string()]);
+                // What is under way when time is up is counted, and so it must end.
+                ghz.args(["--duration", &format!("{seconds}s"), "--duration-stop", "wait", "--format", "json"]);
+                ghz.arg(target.context("not a plaintext URL")?);
+                ghz
             }
             Self::Steady { rate, connections, h2c } => {
                 let targets = scratch.join("targets");
@@ -192,6 +216,22 @@ fn h2load(text: &str) -> Option<Outcome> {
         requests: good as u64,
         failed: before(requests, "failed")? as u64,
         rate: before(line("finished in")?, "req/s")?,
+        ..Outcome::default()
+    })
+}
+
+fn ghz(json: &str) -> Option<Outcome> {
+    let report: Value = serde_json::from_str(json).ok()?;
+    let calls = report["count"].as_u64()?;
+    let good = report["statusCodeDistribution"]["OK"].as_u64().unwrap_or_default();
+    if good < calls {
+        eprintln!("ghz: {}", report["errorDistribution"]);
+    }
+    let seconds = report["total"].as_f64()? / 1e9;
+    Some(Outcome {
+        requests: good * STREAMED,
+        failed: (calls - good) * STREAMED,
+        rate: (good * STREAMED) as f64 / seconds,
         ..Outcome::default()
     })
 }

@@ -38,7 +38,7 @@ pub fn requests(load: Load, place: &dyn Place, url: &str, time: Duration, used: 
     // At a fixed rate the rate says nothing, and the generator's cost is that of another program.
     let named = match load {
         Load::Steady { .. } => [("p50_us", outcome.p50), ("p99_us", outcome.p99), ("p999_us", outcome.p999)],
-        Load::One { .. } | Load::Two { .. } | Load::Grpc { .. } => {
+        Load::One { .. } | Load::Two { .. } | Load::Grpc { .. } | Load::GrpcStream { .. } => {
             figures.push(("requests_per_second", outcome.rate));
             figures.push(("generator_cpu_us_per_request", outcome.generator as f64 / 1e3 / count));
             [("p50_us_saturated", outcome.p50), ("p99_us_saturated", outcome.p99), ("p999_us_saturated", outcome.p999)]

@@ -71,6 +71,7 @@ impl Programs {
             ("h2load", "nghttp2-client"),
             ("iperf3", "iperf3"),
             ("vegeta", "none; make bench-tools builds it from its Go module"),
+            ("ghz", "none; make bench-tools builds it from its Go module"),
             ("curl", "curl"),
             ("ip", "iproute2"),
             ("nft", "nftables"),

@@ -20,6 +20,7 @@ mod serve;
 mod upgrade;
 mod upload;
 mod watch;
+mod windows;
 
 pub use deliver::deliver;
 pub use frontend::{Door, Frontend};

@@ -4,6 +4,7 @@ use crate::{
     server::until,
     world::{World, rule},
 };
+use bytes::Bytes;
 use mesh_core::mesh::AppProtocol;
 use std::time::Duration;
 use tokio::{
@@ -97,4 +98,97 @@ async fn a_body_that_comes_in_pieces_passes_in_pieces() {
     }
     app.write_all(b"0\r\n\r\n").await.unwrap();
     until(&mut client, "0\r\n\r\n").await;
+}
+
+/// Streams that nobody reads, in the two tests below; and what is sent on each, in frames as small as messages are.
+const STALLED: usize = 12;
+const FRAME: Bytes = Bytes::from_static(&[b'x'; 100]);
+
+async fn http2_app() -> (TcpListener, World) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::new();
+    world.service("cart", AppProtocol::H2c, &[listener.local_addr().unwrap()]);
+    world.route("cart", [rule(&[("cart", 1)])]);
+    (listener, world)
+}
+
+/// A client whose connection has room for all its streams.
+async fn http2_client(world: &World) -> h2::client::SendRequest<Bytes> {
+    let mut builder = h2::client::Builder::new();
+    builder.initial_connection_window_size(16 * 1024 * 1024);
+    let (client, connection) = builder.handshake(world.connect("cart")).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+async fn is_answered(client: h2::client::SendRequest<Bytes>) {
+    let request = http::Request::get("http://cart/ok").body(()).unwrap();
+    let (response, _) = client.ready().await.unwrap().send_request(request, true).unwrap();
+    let response = timeout(Duration::from_secs(10), response).await.expect("the connection does not move").unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn uploads_that_an_application_does_not_read_do_not_stop_the_others_of_their_connection() {
+    let (listener, world) = http2_app().await;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                let mut held = Vec::new();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    match request.uri().path() {
+                        "/hold" => held.push((request, respond)),
+                        _ => drop(respond.send_response(http::Response::new(()), true)),
+                    }
+                }
+            });
+        }
+    });
+    let mut client = http2_client(&world).await;
+    let mut held = Vec::new();
+    for _ in 0..STALLED {
+        client = client.ready().await.unwrap();
+        let request = http::Request::post("http://cart/hold").body(()).unwrap();
+        let (response, mut send) = client.send_request(request, false).unwrap();
+        for _ in 0..2_000 {
+            send.send_data(FRAME, false).unwrap();
+        }
+        held.push((response, send));
+    }
+    // Until all that has room is under way.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    is_answered(client).await;
+}
+
+#[tokio::test]
+async fn answers_that_clients_do_not_read_do_not_stop_the_others_of_their_applications_connection() {
+    let (listener, world) = http2_app().await;
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        // Another connection would be refused: all share this one.
+        drop(listener);
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let mut held = Vec::new();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            if request.uri().path() == "/ok" {
+                respond.send_response(http::Response::new(()), true).unwrap();
+                continue;
+            }
+            let mut send = respond.send_response(http::Response::new(()), false).unwrap();
+            for _ in 0..6_000 {
+                send.send_data(FRAME, false).unwrap();
+            }
+            held.push(send);
+        }
+    });
+    let client = http2_client(&world).await;
+    let mut held = Vec::new();
+    for _ in 0..STALLED {
+        let request = http::Request::get("http://cart/flood").body(()).unwrap();
+        let (response, _) = client.clone().ready().await.unwrap().send_request(request, true).unwrap();
+        held.push(timeout(Duration::from_secs(10), response).await.unwrap().unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    is_answered(client).await;
 }

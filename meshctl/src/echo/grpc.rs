@@ -2,6 +2,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+/// The method that repeats messages while they come.
+pub const REPEAT: &str = "/heddle.echo.v1.Echo/Repeat";
+
 /// `heddle.echo.v1.EchoRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct EchoRequest {

@@ -7,7 +7,7 @@ use super::{
 };
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Request, Response, StatusCode, Version,
@@ -20,7 +20,6 @@ use hyper_util::{
 };
 use serde_json::{Map, Value, json};
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, atomic::Ordering},
@@ -35,7 +34,12 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 /// More of a request's body is read but only counted.
 const KEPT_BODY: usize = 4096;
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// Bytes that may be on their way on one HTTP/2 stream.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same on a connection.
+const CONNECTION_WINDOW: u32 = 200 * STREAM_WINDOW;
 
 /// Ends a connection without an answer.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +108,9 @@ async fn converse(connection: Connection, stream: impl AsyncRead + AsyncWrite + 
     let ending = connection.server.ending.clone();
     let connection = Arc::new(connection);
     let service = service_fn(move |request| answer(Arc::clone(&connection), request));
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // A connection that many streams share has room for all of them.
+    builder.http2().initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
     tokio::select! {
@@ -140,6 +146,9 @@ async fn answer(connection: Arc<Connection>, mut request: Request<Incoming>) -> 
     };
     if is_websocket && status == StatusCode::OK {
         return Ok(open_websocket(&mut request, report));
+    }
+    if is_grpc && request.uri().path() == grpc::REPEAT {
+        return Ok(grpc_repeat(request.into_body()));
     }
     let (mut bytes, mut kept) = (0, Vec::new());
     let mut body = request.into_body();
@@ -213,7 +222,7 @@ fn describe(connection: &Connection, request: &Request<Incoming>, n: u64) -> Map
 }
 
 fn respond(status: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(Full::new(Bytes::from(text)).boxed_unsync());
+    let mut response = Response::new(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = status;
     let kind = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert("content-type", kind);
@@ -233,6 +242,17 @@ fn grpc_reply(status: StatusCode, behaviour: &Behaviour, report: Map<String, Val
     let frames = data.into_iter().chain([Frame::trailers(trailers)]).map(Ok);
     let body = StreamBody::new(futures_util::stream::iter(frames));
     let mut response = Response::new(BodyExt::boxed_unsync(body));
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// What comes goes back as it is, so messages do as well. A body that breaks off breaks the answer off.
+fn grpc_repeat(body: Incoming) -> Response<Body> {
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", 0.into());
+    let end = futures_util::stream::iter([Ok(Frame::trailers(trailers))]);
+    let frames = body.into_data_stream().map_ok(Frame::data).chain(end);
+    let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
     response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
     response
 }
@@ -265,4 +285,39 @@ fn open_websocket(request: &mut Request<Incoming>, report: Map<String, Value>) -
         headers.insert("sec-websocket-accept", accept);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+    #[tokio::test]
+    async fn each_message_of_a_repeated_stream_comes_back_before_the_next_is_sent() {
+        let server = Arc::new(Server {
+            who: Map::new(),
+            requests: 0.into(),
+            connections: 0.into(),
+            default: Behaviour::parse("").unwrap(),
+            streams: TaskTracker::new(),
+            ending: CancellationToken::new(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tokio::spawn(serve(server, listener, None));
+        let (client, connection) = h2::client::handshake(tcp).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post(format!("http://echo{}", grpc::REPEAT)).header("content-type", "application/grpc");
+        let (response, mut send) =
+            client.ready().await.unwrap().send_request(request.body(()).unwrap(), false).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        for message in ["one", "two"] {
+            let message = grpc::frame(&grpc::EchoRequest { message: message.into() });
+            send.send_data(message.clone(), false).unwrap();
+            assert_eq!(body.data().await.unwrap().unwrap(), message);
+        }
+        send.send_data(Bytes::new(), true).unwrap();
+        assert!(body.data().await.is_none());
+        assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+    }
 }

@@ -11,6 +11,7 @@ use super::{
     body::Body,
     gathered::Gathered,
     outgoing::{Protocol, Unsent},
+    windows,
 };
 use crate::{batch::Batch, local::Local, tunnel::DialFault};
 use futures_util::future::Either;
@@ -198,6 +199,8 @@ async fn dial_http2(
     let handshake = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_header_list_size(limits.header_bytes)
+        .initial_stream_window_size(windows::STREAM)
+        .initial_connection_window_size(windows::to_application(pool::STREAMS))
         .handshake(TokioIo::new(Batch::new(stream)));
     let (sender, connection) = tokio::time::timeout_at(deadline, handshake)
         .await

@@ -24,14 +24,15 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-/// Idle HTTP/1.1 connections kept for one address: enough for bursts, few enough for 10,000 addresses.
-const IDLE_PER_ADDRESS: usize = 128;
+/// Idle HTTP/1.1 connections kept for one address. All were in use at once a moment ago; of many that answer together, those beyond it are closed
+/// and dialled again by the next requests, so it lies above what one application is usually given at once.
+const IDLE_PER_ADDRESS: usize = 1024;
 /// An idle connection is closed after this; most servers keep them longer.
 const IDLE: Duration = Duration::from_secs(60);
 /// How often a pool looks for connections that are too old or that the application has closed.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Streams of one HTTP/2 connection that we use; what most servers allow at least (RFC 9113 §6.5.2: "no smaller than 100").
-const STREAMS: usize = 100;
+pub(super) const STREAMS: u32 = 100;
 
 /// The connections of one workload. They end with it.
 #[derive(Debug, Default)]
@@ -244,7 +245,7 @@ impl Shared {
     }
 
     fn stream(&self) -> Option<Stream> {
-        let take = |used: usize| (used < STREAMS).then_some(used + 1);
+        let take = |used: usize| (used < STREAMS as usize).then_some(used + 1);
         self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
         Some(Stream(self.streams.clone()))
     }

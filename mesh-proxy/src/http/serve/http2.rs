@@ -7,6 +7,7 @@ use crate::{
         handle::handle,
         progress::Progress,
         watch::{Version, Watch, Word},
+        windows,
     },
     parting::Parting,
     turn::Turn,
@@ -50,6 +51,8 @@ where
         .timer(TokioTimer::new())
         .max_header_list_size(limits.header_bytes)
         .max_concurrent_streams(limits.streams_per_connection)
+        .initial_stream_window_size(windows::STREAM)
+        .initial_connection_window_size(windows::from_client(limits.streams_per_connection))
         // A client may give up all its requests at once.
         .max_pending_accept_reset_streams(limits.streams_per_connection as usize)
         .keep_alive_interval(KEEP_ALIVE)
