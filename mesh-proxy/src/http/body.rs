@@ -55,28 +55,13 @@ impl http_body::Body for Body {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
-            Self::Empty => Poll::Ready(None),
-            Self::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                *self = Self::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
+        loop {
+            let frame = ready!(self.as_mut().poll_any(cx));
+            let empty = matches!(&frame, Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty));
+            // An empty frame that ends nothing says nothing, and HTTP/2 peers give up a connection for a hundred of them.
+            if !empty || self.is_end_stream() {
+                return Poll::Ready(frame);
             }
-            Self::Incoming(incoming, None) => {
-                Pin::new(incoming).poll_frame(cx).map(|next| next.map(|frame| frame.map_err(BodyError::Hyper)))
-            }
-            Self::Incoming(incoming, pooled) => {
-                let frame = ready!(pooled.as_mut().map_or(Poll::Ready(None), |pooled| pooled.poll_frame(incoming, cx)));
-                if frame.is_none()
-                    && let Some(pooled) = pooled.take()
-                {
-                    pooled.reusable();
-                }
-                Poll::Ready(frame)
-            }
-            Self::Native(native) => native.poll(cx),
-            Self::Upload(upload) => upload.poll(cx),
-            Self::Mirror(mirror) => mirror.poll(cx),
         }
     }
 
@@ -98,6 +83,33 @@ impl http_body::Body for Body {
             Self::Native(native) => native.size_hint(),
             Self::Upload(upload) => upload.size_hint(),
             Self::Mirror(_) => SizeHint::new(),
+        }
+    }
+}
+
+impl Body {
+    fn poll_any(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Incoming(incoming, None) => http_body::Body::poll_frame(Pin::new(incoming), cx)
+                .map(|next| next.map(|frame| frame.map_err(BodyError::Hyper))),
+            Self::Incoming(incoming, pooled) => {
+                let frame = ready!(pooled.as_mut().map_or(Poll::Ready(None), |pooled| pooled.poll_frame(incoming, cx)));
+                if frame.is_none()
+                    && let Some(pooled) = pooled.take()
+                {
+                    pooled.reusable();
+                }
+                Poll::Ready(frame)
+            }
+            Self::Native(native) => native.poll(cx),
+            Self::Upload(upload) => upload.poll(cx),
+            Self::Mirror(mirror) => mirror.poll(cx),
         }
     }
 }

@@ -129,6 +129,32 @@ async fn is_answered(client: h2::client::SendRequest<Bytes>) {
 }
 
 #[tokio::test]
+async fn empty_frames_of_an_application_are_not_passed_on() {
+    let (listener, world) = http2_app().await;
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut send = respond.send_response(http::Response::new(()), false).unwrap();
+            for data in ["", "one", "", "", "two", ""] {
+                send.send_data(data.into(), false).unwrap();
+            }
+            send.send_trailers(http::HeaderMap::new()).unwrap();
+        }
+    });
+    let client = http2_client(&world).await;
+    let request = http::Request::get("http://cart/").body(()).unwrap();
+    let (response, _) = client.ready().await.unwrap().send_request(request, true).unwrap();
+    let mut body = response.await.unwrap().into_body();
+    let mut frames = Vec::new();
+    while let Some(data) = body.data().await {
+        frames.push(data.unwrap());
+    }
+    assert!(frames.iter().all(|f| !f.is_empty()), "{frames:?}");
+    assert_eq!(frames.concat(), b"onetwo");
+}
+
+#[tokio::test]
 async fn uploads_that_an_application_does_not_read_do_not_stop_the_others_of_their_connection() {
     let (listener, world) = http2_app().await;
     tokio::spawn(async move {
