@@ -62,10 +62,15 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     done
 }
 
+/// Of how many steps of a data thread one is from the queue that all threads share. A thread's own queue holds 256 tasks; what is ready beyond goes to
+/// the shared one, where by the runtime's own measure it would wait ten times as long as the others while a thread has always something to do.
+const SHARED_EVERY: u32 = 2;
+
 /// One runtime for the data path, one for everything that must not delay it; only `watch` receivers and channels go between.
 fn runtimes(settings: &Settings) -> anyhow::Result<(Runtime, Runtime)> {
     let control = Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build()?;
     let mut data = Builder::new_multi_thread();
+    data.global_queue_interval(SHARED_EVERY);
     if let Some(workers) = settings.workers {
         data.worker_threads(workers.get());
     }

@@ -289,6 +289,13 @@ mod tests {
     }
 
     #[test]
+    fn the_words_of_ghz_are_understood() {
+        let json = r#"{"endReason":"timeout","count":40,"total":2000000000,"rps":20.0,"errorDistribution":{"rpc error: code = Unavailable":2},"statusCodeDistribution":{"OK":38,"Unavailable":2}}"#;
+        let outcome = ghz(json).unwrap();
+        assert_eq!((outcome.requests, outcome.failed, outcome.rate), (19_000, 1_000, 9_500.0));
+    }
+
+    #[test]
     fn the_words_of_vegeta_are_understood() {
         let json = r#"{"latencies":{"mean":1586612,"50th":1418701,"99th":5851825},"requests":400,"throughput":200.25,"success":0.995}"#;
         let plot = "Value(ms)  Percentile  TotalCount  1/(1-Percentile)\n1.418701   0.500000    200         2.000000\n9.780605   0.998633    399         731.5\n9.947671   0.999023    400         1023.5\n12.0   0.999121    400         1137.6\n";
