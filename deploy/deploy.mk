@@ -22,7 +22,7 @@ manifests: helm
 	@$(HELM) lint --quiet $(CHART) 2>/dev/null
 	@$(RENDER) > $(MANIFESTS).new && mv $(MANIFESTS).new $(MANIFESTS)
 
-## Renders again and compares; the cheap form of this, by the chart's checksum, is a test of `go test ./internal/deploy` in tests/cluster.
+## Renders again and compares; the cheap form of this, by the chart's checksum, is a test of `go test ./internal/deployed` in tests/cluster.
 manifests-check: helm
 	@$(HELM) lint --quiet $(CHART) 2>/dev/null
 	@$(RENDER) | diff -u $(MANIFESTS) - || { echo "deploy/manifests is not what deploy/chart renders: make manifests" >&2; exit 1; }
