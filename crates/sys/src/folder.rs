@@ -77,8 +77,8 @@ pub enum Before<'a> {
 
 /// Replaces a file whole: who reads sees the old or the new one. Mode and owner are those of `like`, else `mode` and our own.
 ///
-/// False: what is there is not what was expected `before`, because somebody wrote meanwhile; it is there still. Only who had the file open and
-/// writes into it after it was replaced is not noticed.
+/// False: what is there is not what was expected `before`, because somebody wrote meanwhile; it is there still, or again after a moment. Only who
+/// had the file open and writes into it after it was replaced is not noticed.
 pub fn replace(path: &Path, before: Before<'_>, content: &[u8], like: Option<&Path>, mode: u32) -> io::Result<bool> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut hidden = std::ffi::OsString::from(".");
@@ -127,11 +127,11 @@ fn put(half: &Path, path: &Path, before: Before<'_>) -> io::Result<bool> {
                 }
                 other => other?,
             }
-            if fs::read(half)? == expected {
-                return Ok(true);
+            let same = fs::read(half).map(|taken| taken == expected);
+            if !matches!(same, Ok(true)) {
+                rename(RenameFlags::EXCHANGE)?;
             }
-            rename(RenameFlags::EXCHANGE)?;
-            Ok(false)
+            same
         }
     }
 }
