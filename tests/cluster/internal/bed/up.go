@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"heddle.test/cluster/internal/api"
@@ -243,7 +244,10 @@ func (b *Bed) Command(name string, networkOnly bool, args ...string) (*exec.Cmd,
 		return nil, err
 	}
 	line := machine.Inside(pid, networkOnly, args...)
-	return exec.Command(line[0], line[1:]...), nil
+	command := exec.Command(line[0], line[1:]...)
+	// It is in no control group of the bed's: when we are killed, it must not outlive us, nor the bed that another command takes down.
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return command, nil
 }
 
 // eventually tries until it works, a machine of the bed dies, or the time is over.
