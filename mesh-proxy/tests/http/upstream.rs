@@ -14,10 +14,10 @@ use tokio::{
 };
 
 /// An application of which each connection is served by hand, and a world whose Service `cart` it is.
-async fn by_hand() -> (TcpListener, World) {
+async fn by_hand(protocol: AppProtocol) -> (TcpListener, World) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let world = World::new();
-    world.service("cart", AppProtocol::Http, &[listener.local_addr().unwrap()]);
+    world.service("cart", protocol, &[listener.local_addr().unwrap()]);
     world.route("cart", [rule(&[("cart", 1)])]);
     (listener, world)
 }
@@ -33,7 +33,7 @@ async fn hears(io: &mut TcpStream, text: &str) -> String {
 
 #[tokio::test]
 async fn an_application_that_answers_early_still_gets_the_rest_of_the_request() {
-    let (listener, world) = by_hand().await;
+    let (listener, world) = by_hand(AppProtocol::Http).await;
     let mut client = world.connect("cart");
     client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\nhalf").await.unwrap();
     let (mut app, _) = listener.accept().await.unwrap();
@@ -52,7 +52,7 @@ async fn an_application_that_answers_early_still_gets_the_rest_of_the_request() 
 
 #[tokio::test]
 async fn a_connection_that_its_application_closed_while_it_waited_fails_no_request() {
-    let (listener, world) = by_hand().await;
+    let (listener, world) = by_hand(AppProtocol::Http).await;
     let mut client = world.connect("cart");
     for _ in 0..3 {
         // POST: nothing here may be sent twice.
@@ -71,7 +71,7 @@ async fn a_connection_that_its_application_closed_while_it_waited_fails_no_reque
 
 #[tokio::test]
 async fn a_connection_that_its_application_closed_does_not_stay_half_open() {
-    let (listener, world) = by_hand().await;
+    let (listener, world) = by_hand(AppProtocol::Http).await;
     let mut client = world.connect("cart");
     client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let (mut app, _) = listener.accept().await.unwrap();
@@ -85,7 +85,7 @@ async fn a_connection_that_its_application_closed_does_not_stay_half_open() {
 
 #[tokio::test]
 async fn a_body_that_comes_in_pieces_passes_in_pieces() {
-    let (listener, world) = by_hand().await;
+    let (listener, world) = by_hand(AppProtocol::Http).await;
     let mut client = world.connect("cart");
     client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let (mut app, _) = listener.accept().await.unwrap();
@@ -100,17 +100,9 @@ async fn a_body_that_comes_in_pieces_passes_in_pieces() {
     until(&mut client, "0\r\n\r\n").await;
 }
 
-/// Streams that nobody reads, in the two tests below; and what is sent on each, in frames as small as messages are.
+/// Streams that nobody reads, in two of the tests below; and what is sent on each, in frames as small as messages are.
 const STALLED: usize = 12;
 const FRAME: Bytes = Bytes::from_static(&[b'x'; 100]);
-
-async fn http2_app() -> (TcpListener, World) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let world = World::new();
-    world.service("cart", AppProtocol::H2c, &[listener.local_addr().unwrap()]);
-    world.route("cart", [rule(&[("cart", 1)])]);
-    (listener, world)
-}
 
 /// A client whose connection has room for all its streams.
 async fn http2_client(world: &World) -> h2::client::SendRequest<Bytes> {
@@ -130,7 +122,7 @@ async fn is_answered(client: h2::client::SendRequest<Bytes>) {
 
 #[tokio::test]
 async fn empty_frames_of_an_application_are_not_passed_on() {
-    let (listener, world) = http2_app().await;
+    let (listener, world) = by_hand(AppProtocol::H2c).await;
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
@@ -156,7 +148,7 @@ async fn empty_frames_of_an_application_are_not_passed_on() {
 
 #[tokio::test]
 async fn uploads_that_an_application_does_not_read_do_not_stop_the_others_of_their_connection() {
-    let (listener, world) = http2_app().await;
+    let (listener, world) = by_hand(AppProtocol::H2c).await;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -189,7 +181,7 @@ async fn uploads_that_an_application_does_not_read_do_not_stop_the_others_of_the
 
 #[tokio::test]
 async fn answers_that_clients_do_not_read_do_not_stop_the_others_of_their_applications_connection() {
-    let (listener, world) = http2_app().await;
+    let (listener, world) = by_hand(AppProtocol::H2c).await;
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         // Another connection would be refused: all share this one.
