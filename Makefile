@@ -3,7 +3,7 @@
 #   make demo         the whole mesh on this machine: examples/shop
 #   make test         all tests that need no cluster, then the cluster rung
 #   make check        fmt, clippy and docs with warnings denied, deny
-#   make bench        Heddle beside Envoy, nginx and haproxy (QUICK=1: under ten minutes); make bench-micro: criterion benches
+#   make bench        Heddle beside Envoy, nginx and haproxy (QUICK=1: under ten minutes); make bench-micro: criterion benches; make bench-copied: bytes copied
 #   make conformance  the official Gateway API suite on a real Kubernetes made here
 #   make images       Heddle's programs as OCI images
 
@@ -20,7 +20,7 @@ CARGO ?= cargo
 TRIPLE := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 BIN := $(CARGO_TARGET_DIR)/$(TRIPLE)/debug
 
-.PHONY: all demo build test test-fast test-cluster check fmt clippy docs deny bench bench-tools bench-micro conformance images tools examples-module clean-cache
+.PHONY: all demo build test test-fast test-cluster check fmt clippy docs deny bench bench-tools bench-copied bench-micro conformance images tools examples-module clean-cache
 all: build
 
 ## Programs that tests and playground call; on Debian as root they are installed, else they are named.
@@ -74,6 +74,16 @@ GHZ := $(HEDDLE_CACHE)/bench/ghz-$(GHZ_VERSION)
 bench: bench-tools
 	$(CARGO) build --release --locked --workspace --bins
 	PATH="$(VEGETA):$(GHZ):$$PATH" $(CARGO_TARGET_DIR)/$(TRIPLE)/release/mesh-bench-load --envoy $(ENVOY)/envoy/_bin/envoy $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
+
+## Bytes that each proxy copies from memory to memory: a build that takes a preloaded library, which counts them. Its times mean nothing.
+COPIED := $(HEDDLE_CACHE)/bench/copied.so
+DYNAMIC := $(HEDDLE_CACHE)/target-dynamic
+bench-copied: bench-tools
+	@command -v cc >/dev/null || { echo "missing: cc; install it with: apt-get install gcc" >&2; exit 2; }
+	cc -O2 -Wall -Wextra -Werror -fno-builtin -shared -fPIC -o $(COPIED) benches/load/copied/copied.c
+	RUSTFLAGS="-C target-feature=-crt-static" CARGO_TARGET_DIR=$(DYNAMIC) $(CARGO) build --release --locked --workspace --bins
+	counters=$$(mktemp -d) && trap 'rm -rf "$$counters"' EXIT && PATH="$(VEGETA):$(GHZ):$$PATH" LD_PRELOAD=$(COPIED) HEDDLE_BENCH_COPIED="$$counters" \
+	  $(DYNAMIC)/$(TRIPLE)/release/mesh-bench-load --envoy $(ENVOY)/envoy/_bin/envoy --quick --rounds 1 --only "$(or $(ONLY),100B/c32)" --out target/bench-copied
 
 bench-tools: tools
 	@missing=""; for pair in nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client iperf3:iperf3 openssl:openssl; do \

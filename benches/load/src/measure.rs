@@ -34,6 +34,7 @@ pub fn requests(load: Load, place: &dyn Place, url: &str, time: Duration, used: 
             ("switches_per_request", (after.switches - before.switches) as f64 / count),
             ("memory_mib", mib(after.memory)),
         ]);
+        figures.extend(copied(before, after).map(|bytes| ("copied_bytes_per_request", bytes / count)));
     }
     // At a fixed rate the rate says nothing, and the generator's cost is that of another program.
     let named = match load {
@@ -72,9 +73,15 @@ pub fn bytes(
             ("switches_per_mib", (after.switches - before.switches) as f64 / gib / 1024.0),
             ("memory_mib", mib(after.memory)),
         ]);
+        figures.extend(copied(before, after).map(|bytes| ("copied_bytes_per_byte", bytes / outcome.bytes as f64)));
     }
     figures.push(("generator_cpu_seconds_per_gib", outcome.generator as f64 / 1e9 / gib));
     Ok(figures)
+}
+
+/// From memory to memory, if it was counted.
+fn copied(before: Usage, after: Usage) -> Option<f64> {
+    Some((after.copied? - before.copied?) as f64)
 }
 
 fn mib(bytes: u64) -> f64 {

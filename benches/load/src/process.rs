@@ -1,12 +1,13 @@
 //! A process that is measured: started in the arena, ended with its value, and what it has used so far. It must not judge.
 
 use crate::arena::{Arena, Place};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -18,6 +19,9 @@ use std::{
 const READY: Duration = Duration::from_secs(60);
 /// Between SIGTERM and SIGKILL.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Names the folder of the counters of `copied.c`, which is preloaded into every program then; `make bench-copied` sets both.
+pub const COPIED: &str = "HEDDLE_BENCH_COPIED";
 
 /// A running program.
 pub struct Process {
@@ -35,6 +39,8 @@ pub struct Usage {
     pub memory: u64,
     /// Context switches.
     pub switches: u64,
+    /// Bytes copied from memory to memory, where that is counted ([`COPIED`]).
+    pub copied: Option<u64>,
 }
 
 impl Process {
@@ -105,6 +111,9 @@ impl Usage {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             sum.memory += field(&status, "VmRSS:") * 1024;
         }
+        if let Some(folder) = std::env::var_os(COPIED) {
+            sum.copied = Some(copied(Path::new(&folder), pids)?);
+        }
         Ok(sum)
     }
 }
@@ -138,6 +147,24 @@ fn family(pid: u32) -> Result<Vec<u32>> {
         }
     }
     Ok(all)
+}
+
+/// A process maps its counter, and a fork that of its parent. (A pid would not do as its name: in a namespace of its own it is another.)
+fn copied(folder: &Path, pids: &[u32]) -> Result<u64> {
+    let mut counters = BTreeSet::new();
+    for pid in pids {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).with_context(|| format!("process {pid} is gone"))?;
+        let paths = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
+        let own: Vec<_> = paths.filter(|path| path.starts_with(folder)).map(Path::to_owned).collect();
+        ensure!(!own.is_empty(), "process {pid} counts no copies: a static program takes no preloaded library");
+        counters.extend(own);
+    }
+    counters.iter().map(|path| count(path)).sum()
+}
+
+fn count(file: &Path) -> Result<u64> {
+    let bytes = fs::read(file).with_context(|| file.display().to_string())?;
+    Ok(u64::from_ne_bytes(bytes.try_into().map_err(|_| anyhow!("{}: is not eight bytes", file.display()))?))
 }
 
 fn field(status: &str, name: &str) -> u64 {

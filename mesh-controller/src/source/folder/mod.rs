@@ -21,8 +21,9 @@ const FILE_MAX: u64 = 32 * 1024 * 1024;
 /// Deepest folder in a folder: what is deeper is a loop of mounts.
 const DEPTH_MAX: usize = 32;
 
-/// How long after the first sign of a change we look: an editor's save is several.
-const GATHER: Duration = Duration::from_millis(4);
+/// How long after the first sign of a change we look: an editor's save is several. Whatever is seen is whole by then (`watch`), so a longer one would
+/// only save a plan.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// How long a file must be gone until we believe it: editors rename the old file away before they write the new one.
 const GONE: Duration = Duration::from_millis(60);
