@@ -120,7 +120,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Batch<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use bytes::Bytes;
     use http::{Request, Response};
@@ -131,7 +131,7 @@ mod tests {
     use tokio::io::DuplexStream;
 
     /// Notes the size of each write.
-    struct Noted(DuplexStream, Arc<Mutex<Vec<usize>>>);
+    pub(crate) struct Noted(pub(crate) DuplexStream, pub(crate) Arc<Mutex<Vec<usize>>>);
 
     impl AsyncRead for Noted {
         fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

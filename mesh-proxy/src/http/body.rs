@@ -1,6 +1,11 @@
 //! Body: the bodies that pass through the proxy, as one type. It must not buffer; `upload` does, within bounds.
 
-use super::{mirror::MirrorBody, plain::Pooled, upload::UploadReader};
+use super::{
+    mirror::MirrorBody,
+    plain::{Pooled, Stream},
+    upload::UploadReader,
+};
+use crate::tunnel::Lease;
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http_body::{Frame, SizeHint};
@@ -20,9 +25,9 @@ pub enum Body {
     Empty,
     /// One chunk that is here already.
     Full(Bytes),
-    /// From an h1 or h2 client of ours, or from an application; the latter comes with the connection that it is read from.
+    /// From an h1 or h2 client of ours, or from an application by HTTP/1.1; the latter comes with the connection that it is read from.
     Incoming(Incoming, Option<Pooled>),
-    /// A native HTTP/2 stream between proxies.
+    /// An HTTP/2 stream between proxies, or from an application.
     Native(Native),
     /// A request body with its counters, replay buffer and mirrors.
     Upload(UploadReader),
@@ -126,6 +131,15 @@ impl Drop for Body {
     }
 }
 
+/// A stream's place on its connection; it is free again when the stream has ended in both directions.
+#[derive(Debug)]
+pub enum Place {
+    /// On a connection between proxies.
+    Peer(Lease),
+    /// On a connection to an application.
+    Application(Stream),
+}
+
 /// The receiving half of a native stream, with what must live as long as it.
 #[derive(Debug)]
 pub struct Native {
@@ -134,7 +148,7 @@ pub struct Native {
     expected: Option<u64>,
     received: u64,
     /// The stream's place on its connection, and the task that still sends the request body. Both end with the response.
-    _lease: Option<crate::tunnel::Lease>,
+    _place: Option<Place>,
     _upload: Option<AbortOnDropHandle<()>>,
 }
 
@@ -143,12 +157,12 @@ impl Native {
     pub fn new(
         stream: RecvStream,
         headers: &http::HeaderMap,
-        lease: Option<crate::tunnel::Lease>,
+        place: Option<Place>,
         upload: Option<AbortOnDropHandle<()>>,
     ) -> Self {
         let expected =
             headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-        Self { stream, data_ended: false, expected, received: 0, _lease: lease, _upload: upload }
+        Self { stream, data_ended: false, expected, received: 0, _place: place, _upload: upload }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

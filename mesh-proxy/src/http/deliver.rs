@@ -166,7 +166,7 @@ async fn reply(response: Response<Body>, mut respond: SendResponse<Bytes>, guard
         return;
     }
     let record = &mut guard.record;
-    let sent = pump(body, stream, |frame| {
+    let sent = pump(body, stream, 0, |frame| {
         if let Some(data) = frame.data_ref() {
             record.bytes_out += data.len() as u64;
         } else if let Some(trailers) = frame.trailers_ref() {

@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod deliver;
 mod direct;
+mod exchange;
 mod forward;
 mod frontend;
 mod gathered;

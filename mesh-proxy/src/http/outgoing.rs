@@ -1,4 +1,4 @@
-//! Outgoing: a request head on its way to an upstream, and its two forms: native between proxies, plain to an application. Pure.
+//! Outgoing: a request head on its way to an upstream, and its forms: native between proxies, HTTP/2 or HTTP/1.1 to an application. Pure.
 
 use super::body::Body;
 use http::{
@@ -59,7 +59,7 @@ pub struct Unsent<'a> {
     head: &'a mut Option<Box<Outgoing>>,
     body: Body,
     keep: Keep,
-    /// A plain request that was made of it and that came back unsent. On the heap, as that seldom happens.
+    /// An HTTP/1.1 request that was made of it and that came back unsent. On the heap, as that seldom happens.
     back: Option<Box<Request<Body>>>,
 }
 
@@ -93,13 +93,19 @@ impl<'a> Unsent<'a> {
         Ok((head.native(destination, protocol), std::mem::replace(&mut self.body, Body::Empty)))
     }
 
-    /// The request for an application: the one that came back, if one did.
-    pub fn plain(&mut self, protocol: Protocol) -> Result<Request<Body>, Fault> {
+    /// The head for an application by HTTP/2, and the body.
+    pub fn http2(&mut self) -> Result<(Request<()>, Body), Fault> {
+        let head = self.take(Protocol::Http2)?;
+        Ok((head.http2(), std::mem::replace(&mut self.body, Body::Empty)))
+    }
+
+    /// The request for an application by HTTP/1.1: the one that came back, if one did.
+    pub fn http1(&mut self) -> Result<Request<Body>, Fault> {
         if let Some(back) = self.back.take() {
             return Ok(*back);
         }
-        let head = self.take(protocol)?;
-        Ok(head.plain(protocol, std::mem::replace(&mut self.body, Body::Empty)))
+        let head = self.take(Protocol::Http1)?;
+        Ok(head.http1(std::mem::replace(&mut self.body, Body::Empty)))
     }
 
     fn take(&mut self, on: Protocol) -> Result<Box<Outgoing>, Fault> {
@@ -112,7 +118,7 @@ impl<'a> Unsent<'a> {
         if kept { self.head.clone() } else { self.head.take() }.ok_or(Fault::Internal)
     }
 
-    /// Takes back the plain request that was made of it: nothing of it was sent, or it may be sent once more. Whether there is one.
+    /// Takes back the HTTP/1.1 request that was made of it: nothing of it was sent, or it may be sent once more. Whether there is one.
     pub fn take_back(&mut self, request: Option<Request<Body>>) -> bool {
         self.back = request.map(Box::new);
         self.back.is_some()
@@ -125,20 +131,16 @@ impl Drop for Unsent<'_> {
         if let Some(back) = self.back.take()
             && self.head.is_none()
         {
-            *self.head = Outgoing::of_plain(*back).map(Box::new);
+            *self.head = Outgoing::of_http1(*back).map(Box::new);
         }
     }
 }
 
 impl Outgoing {
-    /// The head of what [`Self::plain`] made. The version is no longer the client's.
-    fn of_plain(request: Request<Body>) -> Option<Self> {
+    /// The head of what [`Self::http1`] made. The version is no longer the client's.
+    fn of_http1(request: Request<Body>) -> Option<Self> {
         let (mut parts, _) = request.into_parts();
-        let host = parts.headers.remove(HOST);
-        let authority = match parts.uri.authority() {
-            Some(authority) => authority.clone(),
-            None => Authority::try_from(host?.as_bytes()).ok()?,
-        };
+        let authority = Authority::try_from(parts.headers.remove(HOST)?.as_bytes()).ok()?;
         let path = parts.uri.path_and_query()?.clone();
         Some(Self { method: parts.method, authority, path, headers: parts.headers, version: parts.version })
     }
@@ -151,6 +153,11 @@ impl Outgoing {
         let value = HeaderValue::try_from(text).expect("the text of an address is a header value");
         self.headers.insert(DESTINATION, value);
         self.headers.insert(PROTOCOL, HeaderValue::from_static(protocol.as_str()));
+        self.http2()
+    }
+
+    /// The head for an application by HTTP/2.
+    pub fn http2(self) -> Request<()> {
         let mut request = Request::new(());
         *request.uri_mut() = absolute(self.authority, self.path);
         *request.method_mut() = self.method;
@@ -159,23 +166,15 @@ impl Outgoing {
         request
     }
 
-    /// The request for an application.
-    pub fn plain(mut self, protocol: Protocol, body: Body) -> Request<Body> {
+    /// The request for an application by HTTP/1.1.
+    pub fn http1(mut self, body: Body) -> Request<Body> {
         let mut request = Request::new(body);
-        match protocol {
-            Protocol::Http1 => {
-                // Every authority is a valid header value: its characters are a subset.
-                if let Ok(host) = HeaderValue::from_str(self.authority.as_str()) {
-                    self.headers.insert(HOST, host);
-                }
-                *request.uri_mut() = Uri::from(self.path);
-                *request.version_mut() = Version::HTTP_11;
-            }
-            Protocol::Http2 => {
-                *request.uri_mut() = absolute(self.authority, self.path);
-                *request.version_mut() = Version::HTTP_2;
-            }
+        // Every authority is a valid header value: its characters are a subset.
+        if let Ok(host) = HeaderValue::from_str(self.authority.as_str()) {
+            self.headers.insert(HOST, host);
         }
+        *request.uri_mut() = Uri::from(self.path);
+        *request.version_mut() = Version::HTTP_11;
         *request.method_mut() = self.method;
         *request.headers_mut() = self.headers;
         request
@@ -216,9 +215,9 @@ mod tests {
 
     #[test]
     fn h1_gets_a_host_header_and_h2_an_authority() {
-        let one = outgoing().plain(Protocol::Http1, Body::Empty);
+        let one = outgoing().http1(Body::Empty);
         assert_eq!((one.uri().to_string().as_str(), one.headers()[HOST].as_bytes()), ("/a?b", &b"cart.shop:8080"[..]));
-        let two = outgoing().plain(Protocol::Http2, Body::Empty);
+        let two = outgoing().http2();
         assert_eq!(two.uri(), "http://cart.shop:8080/a?b");
         assert!(!two.headers().contains_key(HOST));
     }
@@ -232,16 +231,27 @@ mod tests {
             (Keep::Unprocessed, Http1, false),
             (Keep::Unprocessed, Http2, true),
             (Keep::Always, Http1, true),
+            (Keep::Always, Http2, true),
         ] {
             let mut head = Some(Box::new(outgoing()));
             let mut unsent = Unsent::new(&mut head, Body::Empty, keep);
-            let request = unsent.plain(on).unwrap();
+            let back = match on {
+                Http1 => Some(unsent.http1().unwrap()),
+                Http2 => unsent.http2().map(|_| None).unwrap(),
+            };
             assert_eq!(unsent.head.is_some(), kept, "{keep:?} {on:?}");
-            assert!(unsent.take_back(Some(request)));
+            let is_back = unsent.take_back(back);
+            assert_eq!(is_back, on == Http1);
             drop(unsent);
-            let again = Unsent::new(&mut head, Body::Empty, Keep::Never).plain(Http1).unwrap();
-            let first = outgoing().plain(Http1, Body::Empty);
-            assert_eq!((again.uri(), again.method(), again.headers()), (first.uri(), first.method(), first.headers()));
+            assert_eq!(head.is_some(), kept || is_back, "{keep:?} {on:?}");
+            if head.is_some() {
+                let again = Unsent::new(&mut head, Body::Empty, Keep::Never).http1().unwrap();
+                let first = outgoing().http1(Body::Empty);
+                assert_eq!(
+                    (again.uri(), again.method(), again.headers()),
+                    (first.uri(), first.method(), first.headers())
+                );
+            }
         }
     }
 }

@@ -22,10 +22,12 @@ pub enum PumpError {
 
 /// Sends all of `body`, with its trailers, and ends the stream. If `body` breaks off, the stream is reset, so that the peer cannot take
 /// a part for the whole. Cancelling it resets the stream when its other half is dropped too.
+/// The first bytes, if they are no more than `unasked`, do not wait for the window; the HTTP/2 library keeps them until it may send them.
 /// `seen` is shown each frame before it goes.
 pub async fn pump(
     mut body: Body,
     mut stream: SendStream<Bytes>,
+    mut unasked: usize,
     mut seen: impl FnMut(&Frame<Bytes>),
 ) -> Result<(), PumpError> {
     loop {
@@ -51,7 +53,10 @@ pub async fn pump(
         match frame.into_data() {
             Ok(data) => {
                 let last = body.is_end_stream();
-                send(&mut stream, data, last).await?;
+                match std::mem::take(&mut unasked) {
+                    most if data.len() <= most && !data.is_empty() => stream.send_data(data, last)?,
+                    _ => send(&mut stream, data, last).await?,
+                }
                 if last {
                     return Ok(());
                 }

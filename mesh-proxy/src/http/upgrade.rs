@@ -5,7 +5,7 @@ use super::{
     direct::{Directed, Direction, direct},
     forward::{Tried, anew_at, pick},
     frontend::Frontend,
-    outgoing::{Outgoing, Protocol},
+    outgoing::Outgoing,
     plain::{H1_BUFFER_MIN, fault_of},
     response::ResponseBody,
 };
@@ -189,5 +189,5 @@ async fn over<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             tracing::debug!(%error, "connection of an upgrade ended");
         }
     });
-    sender.send_request(outgoing.plain(Protocol::Http1, Body::Empty)).await.map_err(fault_of)
+    sender.send_request(outgoing.http1(Body::Empty)).await.map_err(fault_of)
 }

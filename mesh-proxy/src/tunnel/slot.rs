@@ -40,6 +40,11 @@ impl Slot {
         let (response, body) = self.send.send_request(request, end_of_stream)?;
         Ok((response, body, self.lease))
     }
+
+    /// Who opens the stream, and the stream's place.
+    pub fn into_parts(self) -> (SendRequest<Bytes>, Lease) {
+        (self.send, self.lease)
+    }
 }
 
 impl Lease {

@@ -2,27 +2,27 @@
 
 mod fault;
 mod http1;
+mod http2;
 mod pool;
 
-pub(super) use fault::{fault_of, fault_of_native};
-pub use pool::Pooled;
+pub(super) use fault::fault_of;
+#[cfg(test)]
+pub(super) use http2::over as http2_over;
+pub use pool::{Pooled, Stream};
 
 use super::{
-    body::Body,
+    body::{Body, Place},
+    exchange::exchange,
     gathered::Gathered,
     outgoing::{Protocol, Unsent},
-    windows,
 };
-use crate::{batch::Batch, local::Local, tunnel::DialFault};
+use crate::{local::Local, tunnel::DialFault};
 use futures_util::future::Either;
 use http::{Method, Request, Response};
 use http_body::Body as _;
-use hyper::client::conn::{http1 as hyper_http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use mesh_core::{
-    fault::Fault,
-    mesh::{Limits, Uid},
-};
+use hyper::client::conn::http1 as hyper_http1;
+use hyper_util::rt::TokioIo;
+use mesh_core::mesh::{Limits, Uid};
 use pool::{Key, Pool};
 use std::{
     future::{Future, poll_fn},
@@ -99,7 +99,7 @@ impl Upstreams {
                 Some(idle) => (idle.connection, Some(now - idle.since)),
                 None => (Box::pin(dial_http1(local, key.address, limits)).await?, None),
             };
-            let request = unsent.plain(Protocol::Http1)?;
+            let request = unsent.http1()?;
             // On the heap, as few requests find a connection that idled for long.
             let spare =
                 idle.filter(|idle| *idle > MAYBE_CLOSING && is_repeatable(&request)).map(|_| Box::new(copy(&request)));
@@ -109,7 +109,7 @@ impl Upstreams {
             };
             match answered {
                 Ok(response) => {
-                    let pooled = Pooled::http1(waiting, connection);
+                    let pooled = Pooled::new(waiting, connection);
                     return Ok(response.map(|body| received(body, pooled)));
                 }
                 Err(mut error) => {
@@ -129,29 +129,15 @@ impl Upstreams {
         limits: &Limits,
         mut unsent: Unsent<'_>,
     ) -> Result<Response<Body>, DialFault> {
-        loop {
-            let pooled = self.pool.share(&key);
-            let reused = pooled.is_some();
-            let (mut shared, stream) = match pooled {
-                Some(found) => found,
-                None => {
-                    let sender = Box::pin(dial_http2(local, key.address, limits)).await?;
-                    self.pool.add(key.clone(), sender)
-                }
-            };
-            match shared.sender.try_send_request(unsent.plain(Protocol::Http2)?).await {
-                Ok(response) => {
-                    let pooled = Pooled::http2(stream);
-                    return Ok(response.map(|body| received(body, pooled)));
-                }
-                Err(mut error) => {
-                    let is_back = unsent.take_back(error.take_message());
-                    if !reused || !is_back {
-                        return Err(fault_of(error.into_error()));
-                    }
-                }
+        let (sender, stream) = match self.pool.share(&key) {
+            Some(found) => found,
+            None => {
+                let sender = Box::pin(http2::dial(local, key.address, limits)).await?;
+                self.pool.add(key, sender)
             }
-        }
+        };
+        let (request, body) = unsent.http2()?;
+        exchange(sender, Place::Application(stream), request, body).await
     }
 }
 
@@ -187,29 +173,4 @@ async fn dial_http1(local: &Local, address: SocketAddr, limits: &Limits) -> Resu
         .await
         .map_err(fault_of)?;
     Ok(http1::Connection::new(address, sender, driver))
-}
-
-async fn dial_http2(
-    local: &Local,
-    address: SocketAddr,
-    limits: &Limits,
-) -> Result<http2::SendRequest<Body>, DialFault> {
-    let deadline = Instant::now() + limits.handshake;
-    let stream = local.connect(address, deadline).await?;
-    let handshake = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_header_list_size(limits.header_bytes)
-        .initial_stream_window_size(windows::STREAM)
-        .initial_connection_window_size(windows::to_application(pool::STREAMS))
-        .handshake(TokioIo::new(Batch::new(stream)));
-    let (sender, connection) = tokio::time::timeout_at(deadline, handshake)
-        .await
-        .map_err(|_| DialFault::from(Fault::ConnectTimeout))?
-        .map_err(fault_of)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%address, %error, "connection to an application ended");
-        }
-    });
-    Ok(sender)
 }

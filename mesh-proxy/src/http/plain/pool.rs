@@ -1,22 +1,22 @@
 //! The plain connections that wait for their next request, and the streams in use of shared ones. It must not dial.
 
 use super::http1::{AfterUse, Connection};
-use crate::http::body::{Body, BodyError};
+use crate::http::body::BodyError;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use http_body::{Body as _, Frame};
-use hyper::{body::Incoming, client::conn::http2};
+use h2::client::SendRequest;
+use http_body::Frame;
+use hyper::body::Incoming;
 use mesh_core::mesh::Uid;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{
@@ -67,27 +67,25 @@ pub(super) struct Idle {
 }
 
 /// An HTTP/2 connection that many share.
-#[derive(Clone, Debug)]
-pub(super) struct Shared {
-    pub(super) sender: http2::SendRequest<Body>,
+#[derive(Debug)]
+struct Shared {
+    sender: SendRequest<Bytes>,
     streams: Arc<AtomicUsize>,
     /// Since when it has no stream, as far as somebody looked.
     unused: Option<Instant>,
 }
 
-/// The connection that a response comes on; it goes back to its pool when the response is through.
+/// The HTTP/1.1 connection that a response comes on; it goes back to its pool when the response is through.
 #[derive(Debug)]
-pub struct Pooled(InUse);
-
-#[derive(Debug)]
-enum InUse {
-    Http1(Arc<Waiting>, Box<Connection>),
-    Http2(#[expect(dead_code, reason = "held for its drop")] Stream),
+pub struct Pooled {
+    from: Arc<Waiting>,
+    connection: Box<Connection>,
 }
 
-/// A stream in use of a shared connection.
+/// A stream in use of a shared connection, whose count it is in.
 #[derive(Debug)]
-pub(super) struct Stream(Arc<AtomicUsize>);
+#[cfg_attr(test, derive(Default))]
+pub struct Stream(Arc<AtomicUsize>);
 
 impl Drop for Stream {
     fn drop(&mut self) {
@@ -96,12 +94,8 @@ impl Drop for Stream {
 }
 
 impl Pooled {
-    pub(super) fn http1(from: Arc<Waiting>, connection: Box<Connection>) -> Self {
-        Self(InUse::Http1(from, connection))
-    }
-
-    pub(super) fn http2(stream: Stream) -> Self {
-        Self(InUse::Http2(stream))
+    pub(super) fn new(from: Arc<Waiting>, connection: Box<Connection>) -> Self {
+        Self { from, connection }
     }
 
     /// The next frame of the response body.
@@ -110,15 +104,12 @@ impl Pooled {
         body: &mut Incoming,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.0 {
-            InUse::Http1(_, connection) => connection.poll_frame(body, cx),
-            InUse::Http2(_) => Pin::new(body).poll_frame(cx).map(|next| next.map(|f| f.map_err(BodyError::Hyper))),
-        }
+        self.connection.poll_frame(body, cx)
     }
 
-    /// The response was read to its end. Dropping it otherwise closes an HTTP/1.1 connection.
+    /// The response was read to its end. Dropping it otherwise closes the connection.
     pub fn reusable(self) {
-        let InUse::Http1(from, connection) = self.0 else { return };
+        let Self { from, connection } = self;
         match connection.after_use() {
             AfterUse::Idle(connection) => from.keep(connection),
             AfterUse::Ended => {}
@@ -171,20 +162,22 @@ impl Pool {
         connections.http1.entry(key.clone()).or_default().clone()
     }
 
-    pub(super) fn share(&self, key: &Key) -> Option<(Shared, Stream)> {
+    /// Who sends on a connection that is there, and a stream of it.
+    pub(super) fn share(&self, key: &Key) -> Option<(SendRequest<Bytes>, Stream)> {
         let mut connections = self.connections.lock();
         let shared = connections.http2.get_mut(key)?;
-        shared.retain(|s| !s.sender.is_closed());
-        shared.iter().find_map(|s| Some((s.clone(), s.stream()?)))
+        shared.retain_mut(Shared::is_open);
+        shared.iter().find_map(|s| Some((s.sender.clone(), s.stream()?)))
     }
 
-    pub(super) fn add(self: &Arc<Self>, key: Key, sender: http2::SendRequest<Body>) -> (Shared, Stream) {
+    /// Keeps a new connection, and takes the first stream of it.
+    pub(super) fn add(self: &Arc<Self>, key: Key, sender: SendRequest<Bytes>) -> (SendRequest<Bytes>, Stream) {
         let streams = Arc::new(AtomicUsize::new(1));
-        let shared = Shared { sender, streams: streams.clone(), unused: None };
+        let shared = Shared { sender: sender.clone(), streams: streams.clone(), unused: None };
         let mut connections = self.connections.lock();
-        connections.http2.entry(key).or_default().push(shared.clone());
+        connections.http2.entry(key).or_default().push(shared);
         self.look_after(&mut connections);
-        (shared, Stream(streams))
+        (sender, Stream(streams))
     }
 
     /// Nobody drives a connection that waits, so somebody must look whether its application has closed it.
@@ -209,7 +202,7 @@ impl Pool {
         });
         connections.http2.retain(|_, shared| {
             // Its end is told to the application as soon as nobody can send on it any more.
-            shared.retain_mut(|s| !s.sender.is_closed() && s.unused_for(now) < IDLE);
+            shared.retain_mut(|s| s.is_open() && s.unused_for(now) < IDLE);
             !shared.is_empty()
         });
         connections.swept = !connections.http1.is_empty() || !connections.http2.is_empty();
@@ -244,8 +237,16 @@ impl Shared {
         now - *self.unused.get_or_insert(now)
     }
 
+    /// Whether it takes streams: the application has neither ended it nor said that it will.
+    fn is_open(&mut self) -> bool {
+        // Ready at once for who has no stream waiting; an error is the end.
+        !matches!(self.sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+    }
+
+    /// One of the streams that the application allows. It allows one at least, else nobody would ever ask it again.
     fn stream(&self) -> Option<Stream> {
-        let take = |used: usize| (used < STREAMS as usize).then_some(used + 1);
+        let most = self.sender.current_max_send_streams().clamp(1, STREAMS as usize);
+        let take = |used: usize| (used < most).then_some(used + 1);
         self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
         Some(Stream(self.streams.clone()))
     }
@@ -254,7 +255,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::{
         io::AsyncReadExt,
         time::{sleep, timeout},
@@ -263,8 +263,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_shared_connection_lives_while_it_has_a_stream_and_ends_a_while_after() {
         let (near, mut application) = tokio::io::duplex(64 * 1024);
-        let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(near));
-        let (sender, connection) = handshake.await.unwrap();
+        let (sender, connection) = h2::client::handshake(near).await.unwrap();
         tokio::spawn(connection);
         let (pool, key) = (Arc::new(Pool::default()), Key { address: ([127, 0, 0, 1], 80).into(), uid: None });
         let (_, stream) = pool.add(key.clone(), sender);
