@@ -6,10 +6,11 @@ use std::{
     fs::{self, File},
     path::Path,
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
-/// Names of our namespaces: this, and our pid.
+/// Names of our namespaces: this, our pid, and a number.
 const PREFIX: &str = "heddle-bench-";
 
 /// Where every proxy listens.
@@ -37,8 +38,9 @@ pub struct Arena {
 impl Arena {
     /// Makes it.
     pub fn new() -> Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
         remove_stale();
-        let arena = Self { name: format!("{PREFIX}{}", std::process::id()) };
+        let arena = Self { name: format!("{PREFIX}{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)) };
         ip(&["netns", "add", &arena.name]).context("a network namespace (needs root)")?;
         let inside = |args: &[&str]| ip(&[&["-n", &arena.name], args].concat());
         inside(&["link", "set", "lo", "up"])?;
@@ -74,7 +76,8 @@ impl Drop for Arena {
 fn remove_stale() {
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let dead = name.strip_prefix(PREFIX).is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let dead = pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
         if dead && let Err(error) = ip(&["netns", "del", &name]) {
             eprintln!("{error:#}");
         }
