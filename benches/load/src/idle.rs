@@ -93,19 +93,19 @@ fn measure(programs: &Programs, proxy: Rival, kind: Kind, counts: &[u32]) -> Res
         share.arena.inside(|| held::open(kind, 64))?;
     }
     thread::sleep(SETTLE);
-    let (before, free) = (usage(&shared)?, available()?);
+    let (before, kept) = (usage(&shared)?, kernel()?);
     thread::scope(|scope| {
         let held = shared.iter().zip(counts).map(|(share, count)| Held::open(scope, &share.arena, kind, *count));
         let held = held.collect::<Result<Vec<_>>>()?;
         thread::sleep(IDLE);
-        let (after, left) = (usage(&shared)?, available()?);
+        let (after, keeps) = (usage(&shared)?, kernel()?);
         // An idle connection that was closed costs nothing; none of these may be.
         held.into_iter().try_for_each(Held::close)?;
         let count = f64::from(counts.iter().sum::<u32>());
         let kib = |bytes: u64| bytes as f64 / 1024.0;
         Ok(vec![
             ("kib_per_connection", kib(after.memory.saturating_sub(before.memory)) / count),
-            ("machine_kib_per_connection", kib(free.saturating_sub(left)) / count),
+            ("kernel_kib_per_connection", kib(keeps.saturating_sub(kept)) / count),
             ("memory_mib", kib(after.memory) / 1024.0),
             ("cpu_us_per_opened_connection", (after.cpu - before.cpu) as f64 / 1e3 / count),
             ("processes", counts.len() as f64),
@@ -141,12 +141,11 @@ fn usage(shared: &[Share]) -> Result<Usage> {
     })
 }
 
-/// Bytes that the whole machine has for whoever asks: what is gone is the proxies' and the kernel's, which has both ends of each connection.
-fn available() -> Result<u64> {
+/// Bytes that the kernel keeps its own things in, of which each connection has both its ends.
+fn kernel() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib: u64 =
-        line.and_then(|l| l.trim().strip_suffix(" kB")).context("/proc/meminfo: no MemAvailable")?.parse()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Slab:"));
+    let kib: u64 = line.and_then(|l| l.trim().strip_suffix(" kB")).context("/proc/meminfo: no Slab")?.parse()?;
     Ok(kib * 1024)
 }
 
