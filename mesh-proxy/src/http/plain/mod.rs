@@ -67,7 +67,7 @@ impl Upstreams {
     ///
     /// # Errors
     ///
-    /// What nothing was sent of has its head back.
+    /// Of what nothing was sent the head is back, or still there, if another attempt may follow.
     pub fn send<'a>(
         &'a self,
         local: &'a Local,
