@@ -274,4 +274,25 @@ mod tests {
         ended.expect("the application hears of the end").unwrap();
         assert!(pool.share(&key).is_none());
     }
+
+    #[tokio::test]
+    async fn no_more_streams_are_opened_than_the_application_allows() {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move {
+            let mut builder = h2::server::Builder::new();
+            let mut connection = builder.max_concurrent_streams(2).handshake::<_, Bytes>(far).await.unwrap();
+            while connection.accept().await.is_some() {}
+        });
+        let (sender, connection) = h2::client::handshake(near).await.unwrap();
+        tokio::spawn(connection);
+        while sender.current_max_send_streams() != 2 {
+            tokio::task::yield_now().await;
+        }
+        let (pool, key) = (Arc::new(Pool::default()), Key { address: ([127, 0, 0, 1], 80).into(), uid: None });
+        let (_, _first) = pool.add(key.clone(), sender);
+        let (_, second) = pool.share(&key).unwrap();
+        assert!(pool.share(&key).is_none(), "whoever comes now dials another connection");
+        drop(second);
+        assert!(pool.share(&key).is_some());
+    }
 }
