@@ -47,10 +47,7 @@ pub fn run(programs: &Programs, quick: bool, only: &str) -> Result<Figures> {
         if !scenario.contains(only) {
             continue;
         }
-        let files = match allow_files(u64::from(count) + OTHER_FILES)? {
-            Ok(()) => u64::from(count) + OTHER_FILES,
-            Err(granted) => granted,
-        };
+        let files = allow_files(u64::from(count) + OTHER_FILES)?;
         let counts = shares(count, files);
         if counts.len() > PROCESSES_MAX {
             figures.missing(format!("{scenario}: a process may have {files} files open here"));
@@ -68,15 +65,16 @@ pub fn run(programs: &Programs, quick: bool, only: &str) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Lets this process and its children have so many files open; or as many as are granted, and says how many.
-pub fn allow_files(wanted: u64) -> Result<Result<(), u64>> {
+/// Lets this process and its children have so many files open, or as many as are granted; says how many that are.
+pub fn allow_files(wanted: u64) -> Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     // Who may raise the hard limit does.
-    if setrlimit(Resource::RLIMIT_NOFILE, hard.max(wanted), hard.max(wanted)).is_ok() {
-        return Ok(Ok(()));
+    let most = hard.max(wanted);
+    if setrlimit(Resource::RLIMIT_NOFILE, most, most).is_ok() {
+        return Ok(most);
     }
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(Err(hard))
+    Ok(hard)
 }
 
 /// How many connections each process of a proxy holds: one holds all if it may have so many files open, else as few processes as can.

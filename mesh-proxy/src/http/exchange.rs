@@ -80,60 +80,14 @@ fn not_sent(error: h2::Error) -> DialFault {
 }
 
 fn failed(error: h2::Error) -> DialFault {
-    DialFault::new(fault_of(&error), error)
+    DialFault::new(fault_of_stream(&error), error)
 }
 
 /// What a failed stream means.
-pub fn fault_of(error: &h2::Error) -> Fault {
+pub fn fault_of_stream(error: &h2::Error) -> Fault {
     match error.reason() {
         _ if is_refused(error) => Fault::StreamRefused,
         _ if error.is_remote() || error.is_io() => Fault::UpstreamReset,
         _ => Fault::UpstreamProtocol,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{batch::tests::Noted, http::plain};
-    use mesh_core::mesh::Limits;
-    use std::sync::{Arc, Mutex};
-    use tokio::task::JoinSet;
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn requests_of_one_turn_go_to_an_application_together_with_their_bodies() {
-        const REQUESTS: usize = 10;
-        let (near, far) = tokio::io::duplex(1 << 20);
-        let wrote = Arc::new(Mutex::new(Vec::new()));
-        let (sender, connection) = plain::http2_over(Noted(near, wrote.clone()), &Limits::default()).await.unwrap();
-        tokio::spawn(connection);
-        tokio::spawn(async move {
-            let mut connection = h2::server::handshake(far).await.unwrap();
-            while let Some(Ok((request, mut respond))) = connection.accept().await {
-                tokio::spawn(async move {
-                    let mut body = request.into_body();
-                    while let Some(data) = body.data().await {
-                        body.flow_control().release_capacity(data.unwrap().len()).unwrap();
-                    }
-                    respond.send_response(Response::new(()), true).unwrap();
-                });
-            }
-        });
-        // From the runtime's own thread, as the proxy's requests are.
-        let answered = tokio::spawn(async move {
-            let mut requests = JoinSet::new();
-            for _ in 0..REQUESTS {
-                let (sender, place) = (sender.clone(), Place::Application(plain::Stream::default()));
-                let request = Request::post("http://application/").body(()).unwrap();
-                requests.spawn(exchange(sender, place, request, Body::Full(Bytes::from(vec![7; 100]))));
-            }
-            requests.join_all().await
-        });
-        for response in answered.await.unwrap() {
-            assert_eq!(response.unwrap().status(), 200);
-        }
-        let wrote = wrote.lock().unwrap();
-        // A frame for the head and one for the body, with nine bytes before each. The first request may go with the connection's own beginning.
-        assert!(wrote.iter().any(|bytes| *bytes > (REQUESTS - 1) * (9 + 9 + 100)), "{wrote:?}");
     }
 }

@@ -2,11 +2,7 @@
 
 use super::Open;
 use bytes::Bytes;
-use h2::{
-    SendStream,
-    client::{ResponseFuture, SendRequest},
-};
-use http::Request;
+use h2::client::SendRequest;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -29,16 +25,6 @@ pub struct Lease {
 impl Slot {
     pub(super) fn new(send: SendRequest<Bytes>, lease: Lease) -> Self {
         Self { send, lease }
-    }
-
-    /// Opens the stream with a request head. On error nothing was sent.
-    pub fn send_request(
-        mut self,
-        request: Request<()>,
-        end_of_stream: bool,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>, Lease), h2::Error> {
-        let (response, body) = self.send.send_request(request, end_of_stream)?;
-        Ok((response, body, self.lease))
     }
 
     /// Who opens the stream, and the stream's place.

@@ -36,8 +36,9 @@ pub async fn connect(slot: Slot, address: SocketAddr, deadline: Instant) -> Resu
     let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;
     *request.uri_mut() = authority;
-    let (response, send, lease) =
-        slot.send_request(request, false).map_err(|e| DialFault::new(Fault::StreamRefused, e))?;
+    let (mut sender, lease) = slot.into_parts();
+    let (response, send) = sender.send_request(request, false).map_err(|e| DialFault::new(Fault::StreamRefused, e))?;
+    drop(sender);
     let response = match timeout_at(deadline, response).await {
         Err(_) => return Err(DialFault::new(Fault::ConnectTimeout, format!("no answer to CONNECT {address} in time"))),
         // Not answered: whatever happened, nothing was delivered.

@@ -6,8 +6,6 @@ mod http2;
 mod pool;
 
 pub(super) use fault::fault_of;
-#[cfg(test)]
-pub(super) use http2::over as http2_over;
 pub use pool::{Pooled, Stream};
 
 use super::{

@@ -84,7 +84,6 @@ pub struct Pooled {
 
 /// A stream in use of a shared connection, whose count it is in.
 #[derive(Debug)]
-#[cfg_attr(test, derive(Default))]
 pub struct Stream(Arc<AtomicUsize>);
 
 impl Drop for Stream {
