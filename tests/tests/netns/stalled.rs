@@ -98,7 +98,7 @@ spec:
             Ok(())
         })
         .unwrap();
-        let before = mesh.access_log().unwrap().len();
+        let before = lines_of_far(&mesh).unwrap().len();
         let stuck =
             ["http", "http://far/", "--rate", "20", "--connections", "20", "--count", "20", "--timeout", "20000"];
         let stuck = mesh.pod("shop/client").load(&stuck).unwrap();
@@ -109,13 +109,23 @@ spec:
         assert_eq!((&stuck["sent"], &stuck["failed"]), (&20.into(), &20.into()), "{stall}: {stuck}");
         let report = impostor.end().unwrap();
         assert!(report["dialled"].as_u64() > Some(0), "{stall}: {report}");
-        let lines = mesh.access_log().unwrap();
-        let of_far = |l: &&serde_json::Value| l["service"] == "shop/far:80" && l["direction"] == "outbound";
-        let named: Vec<_> = lines[before.min(lines.len())..].iter().filter(of_far).collect();
-        assert!(named.len() >= 20, "{stall}: {} lines", named.len());
+        // A line is written a moment after its answer.
+        let named = eventually(Duration::from_secs(10), || {
+            let named = lines_of_far(&mesh)?.split_off(before);
+            anyhow::ensure!(named.len() >= 20, "{stall}: {} lines", named.len());
+            Ok(named)
+        })
+        .unwrap();
         assert!(named.iter().all(|l| l["fault"] == fault), "{stall}: {named:?}");
         // Those that waited for another's dial say so; the one that dialled says where it was left alone.
         let told = named.iter().any(|l| l["detail"].as_str().unwrap_or_default().contains(word));
         assert!(told, "{stall}: no line says {word:?}: {named:?}");
     }
+}
+
+/// What the client's proxy has written about requests to the stalled peer, oldest first.
+fn lines_of_far(mesh: &Mesh) -> anyhow::Result<Vec<serde_json::Value>> {
+    let mut lines = mesh.access_log()?;
+    lines.retain(|l| l["service"] == "shop/far:80" && l["direction"] == "outbound");
+    Ok(lines)
 }
