@@ -29,16 +29,12 @@ pub(crate) struct CompiledRoute {
 }
 
 impl CompiledRoute {
-    /// Compiles a route. A rule that was in `before` under the same name keeps its place in the split if the shares are the same.
+    /// Compiles a route. A rule that was in `before` under the same name keeps its place in the split if the shares are the same, and nothing
+    /// else: who kept an equal rule whole would hold it twice, as the route brings its own.
     pub(crate) fn new(route: Arc<HttpRoute>, before: Option<&Self>) -> Self {
         let compile = |(index, rule): (usize, &Arc<HttpRule>)| {
             let name = rule.name.clone().unwrap_or_else(|| index.to_string().into());
             let old = before.and_then(|b| b.rules.iter().find(|r| r.name == name));
-            if let Some(old) = old
-                && (Arc::ptr_eq(&old.rule, rule) || old.rule == *rule)
-            {
-                return old.clone();
-            }
             let split = match old {
                 Some(old) if shares(&old.rule.backends).eq(shares(&rule.backends)) => old.split.clone(),
                 _ => Split::new(&rule.backends.iter().map(|b| b.weight).collect::<Vec<_>>()),

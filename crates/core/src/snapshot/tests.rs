@@ -138,6 +138,19 @@ fn a_split_goes_on_where_it_was_until_its_shares_change() {
 }
 
 #[test]
+fn a_rule_that_stays_the_same_in_a_changed_route_is_not_held_twice() {
+    let with = |changing: &str| {
+        let rules = ["/stays", changing].map(|path| rule(vec![prefix(path)], vec![backend(1, "x/a", 80)]));
+        route("x/r", 0, vec![to_service("x/s", &[80], "")], rules.into())
+    };
+    let first = with("/a");
+    let before = Arc::downgrade(&first.rules[0]);
+    let snapshot = snapshot([first.into()]).with(&upserts([with("/b").into()]));
+    assert!(snapshot.service_routes("x", &name("x/s"), 80).is_some());
+    assert!(before.upgrade().is_none(), "the rule of the route before is still held");
+}
+
+#[test]
 fn the_newest_claim_of_an_address_wins_and_an_old_pods_news_do_not_take_it_back() {
     let old = pod("x/old", &["10.0.0.2"]);
     let snapshot = snapshot([old.clone().into()]).with(&upserts([pod("x/new", &["10.0.0.2"]).into()]));
