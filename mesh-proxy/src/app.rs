@@ -16,7 +16,7 @@ use crate::{
 use anyhow::Context;
 use mesh_core::{
     identity::Identity,
-    mesh::{Enrolment, Limits, Mode, Workload},
+    mesh::{Enrolment, Limits, MeshSettings, Mode, Workload},
     name::{GatewayId, ProxyName},
     snapshot::Snapshot,
 };
@@ -180,11 +180,10 @@ async fn node(
 async fn gateway_of(id: GatewayId, address: Option<IpAddr>, shared: Arc<Shared>, data: Handle, listening: Condition) {
     let mut snapshots = shared.snapshot.clone();
     let first = tokio::select! {
-        first = snapshot_of(&mut snapshots) => first,
+        first = first_settings(&mut snapshots) => first,
         () = shared.drain.cancelled() => return,
     };
-    let Some(snapshot) = first else { return };
-    let settings = snapshot.settings();
+    let Some(settings) = first else { return };
     let identity = match Identity::new(settings.trust_domain.clone(), &id.namespace, &id.name) {
         Ok(identity) => identity,
         Err(error) => return tracing::error!(gateway = %id, %error, "the Gateway's name makes no identity"),
@@ -216,8 +215,9 @@ async fn gateway_of(id: GatewayId, address: Option<IpAddr>, shared: Arc<Shared>,
     }
 }
 
-async fn snapshot_of(snapshots: &mut watch::Receiver<Option<Arc<Snapshot>>>) -> Option<Arc<Snapshot>> {
-    snapshots.wait_for(Option::is_some).await.ok().and_then(|s| s.clone())
+/// The settings of the first config, and nothing else of it: who asks goes on as long as the proxy, and would hold all that has changed since.
+async fn first_settings(snapshots: &mut watch::Receiver<Option<Arc<Snapshot>>>) -> Option<Arc<MeshSettings>> {
+    snapshots.wait_for(Option::is_some).await.ok().and_then(|first| first.as_ref().map(|s| s.settings().clone()))
 }
 
 fn access_log(to: &AccessLogTo) -> anyhow::Result<AccessLogSink> {

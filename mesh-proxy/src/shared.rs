@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Given to every connection behind an `Arc`.
 pub struct Shared {
-    /// The newest config; none until the first has come. A connection takes one snapshot, a request the newest for its routes.
+    /// The newest config; none until the first has come. A connection takes one snapshot and lets go of it when its way is chosen, since
+    /// whoever holds one holds all that has changed since; a request takes the newest for its routes.
     pub snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
     /// TLS configs of the workloads.
     pub trust: Arc<Trust>,

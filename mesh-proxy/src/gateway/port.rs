@@ -6,7 +6,7 @@ use crate::{
     fault,
     http::{Door, Frontend, serve},
     local::Local,
-    outbound::{self, carry},
+    outbound::{self, Backend, carry},
     shared::Shared,
     tcp::{Side, Stream},
     telemetry::{Connection, Direction, HandshakeResult, HandshakeSide},
@@ -14,9 +14,8 @@ use crate::{
 };
 use bytes::Bytes;
 use mesh_core::{
-    balance::EndpointSet,
     fault::Fault,
-    mesh::{BackendTarget, Gateway, ListenerProtocol, Scheme, Service},
+    mesh::{BackendTarget, Gateway, ListenerProtocol, Scheme},
     name::{GatewayId, Text},
     snapshot::Snapshot,
 };
@@ -95,22 +94,25 @@ impl Port {
         let Some(gateway) = snapshot.gateway(&self.gateway).cloned() else {
             return refuse(stream, &mut record, &Fault::Draining.into());
         };
-        let limits = &snapshot.settings().limits;
         match self.kind(&gateway) {
             None => refuse(stream, &mut record, &Fault::Draining.into()),
             Some(Kind::Http) => {
+                let settings = snapshot.settings().clone();
+                drop((snapshot, gateway));
                 record.carries_requests();
                 let front = self.front(peer, destination, Scheme::Http, None, None);
-                serve(stream, front, limits).await;
+                serve(stream, front, &settings.limits).await;
             }
             // What connections of one kind need is not carried about by those of another.
-            Some(Kind::Tcp) => match self.backend(&snapshot, None, &mut record) {
-                Ok((service, port, endpoints)) => {
-                    Box::pin(carry(stream, service, port, endpoints, &self.local, &self.shared, record)).await;
+            Some(Kind::Tcp) => {
+                let backend = self.backend(&snapshot, None, &mut record);
+                drop((snapshot, gateway));
+                match backend {
+                    Ok(backend) => Box::pin(carry(stream, backend, &self.local, &self.shared, record)).await,
+                    Err(fault) => refuse(stream, &mut record, &fault),
                 }
-                Err(fault) => refuse(stream, &mut record, &fault),
-            },
-            Some(Kind::Tls) => Box::pin(self.tls(stream, peer, destination, &snapshot, &gateway, record)).await,
+            }
+            Some(Kind::Tls) => Box::pin(self.tls(stream, peer, destination, snapshot, gateway, record)).await,
         }
     }
 
@@ -132,13 +134,14 @@ impl Port {
         mut stream: TcpStream,
         peer: SocketAddr,
         destination: SocketAddr,
-        snapshot: &Snapshot,
-        gateway: &Gateway,
+        snapshot: Arc<Snapshot>,
+        gateway: Arc<Gateway>,
         mut record: Connection,
     ) {
-        let limits = &snapshot.settings().limits;
-        let deadline = Instant::now() + limits.handshake;
-        let (read, name) = outbound::server_name(&mut stream, limits.handshake).await;
+        let settings = snapshot.settings().clone();
+        let patience = settings.limits.handshake;
+        let deadline = Instant::now() + patience;
+        let (read, name) = outbound::server_name(&mut stream, patience).await;
         let speaks_tls = |p: &ListenerProtocol| !matches!(p, ListenerProtocol::Http | ListenerProtocol::Tcp);
         let on_port = gateway.listeners.iter().filter(|l| l.port == self.number && speaks_tls(&l.protocol));
         let Some(listener) = most_specific(on_port, name.as_deref()) else {
@@ -146,13 +149,17 @@ impl Port {
             return refuse(stream, &mut record, &DialFault::new(Fault::UnknownServerName, detail));
         };
         match &listener.protocol {
-            ListenerProtocol::TlsPassthrough => match self.backend(snapshot, name.as_deref(), &mut record) {
-                Ok((service, port, endpoints)) => {
-                    let io = Ahead::new(stream, read);
-                    Box::pin(carry(io, service, port, endpoints, &self.local, &self.shared, record)).await;
+            ListenerProtocol::TlsPassthrough => {
+                let backend = self.backend(&snapshot, name.as_deref(), &mut record);
+                drop((snapshot, gateway));
+                match backend {
+                    Ok(backend) => {
+                        let io = Ahead::new(stream, read);
+                        Box::pin(carry(io, backend, &self.local, &self.shared, record)).await;
+                    }
+                    Err(fault) => refuse(stream, &mut record, &fault),
                 }
-                Err(fault) => refuse(stream, &mut record, &fault),
-            },
+            }
             ListenerProtocol::TlsTerminate(_) => {
                 let Some((tls, version)) =
                     Box::pin(self.terminated(&self.terminate, stream, read, deadline, &mut record)).await
@@ -160,9 +167,11 @@ impl Port {
                     return;
                 };
                 record.record.tls = Some(version);
-                match self.backend(snapshot, name.as_deref(), &mut record) {
-                    Ok((service, port, endpoints)) => {
-                        Box::pin(carry(Stream(tls), service, port, endpoints, &self.local, &self.shared, record)).await;
+                let backend = self.backend(&snapshot, name.as_deref(), &mut record);
+                drop((snapshot, gateway));
+                match backend {
+                    Ok(backend) => {
+                        Box::pin(carry(Stream(tls), backend, &self.local, &self.shared, record)).await;
                     }
                     Err(fault) => {
                         record.record.fail(fault.fault, fault.detail());
@@ -171,6 +180,7 @@ impl Port {
                 }
             }
             _ => {
+                drop((snapshot, gateway));
                 let Some((tls, version)) =
                     Box::pin(self.terminated(&self.https, stream, read, deadline, &mut record)).await
                 else {
@@ -179,7 +189,7 @@ impl Port {
                 record.carries_requests();
                 record.record.tls = Some(version);
                 let front = self.front(peer, destination, Scheme::Https, name, Some(version));
-                serve(tls, front, limits).await;
+                serve(tls, front, &settings.limits).await;
             }
         }
     }
@@ -210,12 +220,7 @@ impl Port {
     }
 
     /// Where a stream goes.
-    fn backend<'a>(
-        &self,
-        snapshot: &'a Snapshot,
-        name: Option<&str>,
-        record: &mut Connection,
-    ) -> Result<(&'a Arc<Service>, u16, &'a Arc<EndpointSet>), DialFault> {
+    fn backend(&self, snapshot: &Snapshot, name: Option<&str>, record: &mut Connection) -> Result<Backend, DialFault> {
         let table = snapshot.listener_streams(&self.gateway, self.number).ok_or(Fault::NoRoute)?;
         let compiled = table.find(name).ok_or(Fault::NoRoute)?;
         record.record.route = Some(compiled.route.id.clone());
@@ -224,9 +229,7 @@ impl Port {
             return Err(Fault::BrokenBackend.into());
         };
         record.record.service = Some((service.clone(), *port));
-        let found = snapshot.service(service).zip(snapshot.endpoints(service, *port));
-        let (service, endpoints) = found.ok_or(Fault::NoEndpoint)?;
-        Ok((service, *port, endpoints))
+        Ok(Backend::find(snapshot, service, *port).ok_or(Fault::NoEndpoint)?)
     }
 
     fn front(

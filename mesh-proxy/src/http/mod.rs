@@ -48,6 +48,8 @@ pub async fn serve_frontend<T>(
 {
     let Some(settings) = shared.settings() else { return };
     let door = Door::Service { service: frontend.service, port: frontend.port };
+    // Each request asks for the newest.
+    drop(frontend.routes);
     let drain = shared.drain.clone();
     let front = Arc::new(Frontend::new(door, local, shared, (peer, original), (stop, drain)));
     serve(io, front, &settings.limits).await;

@@ -13,26 +13,44 @@ use mesh_core::{
     decide::{self, Transport},
     fault::Fault,
     identity::Identity,
-    mesh::{Limits, Service, Workload},
+    mesh::{Limits, Workload},
+    name::ServiceId,
     retry::{self, Anew, Outcome, REACHES},
+    snapshot::Snapshot,
 };
 use smallvec::SmallVec;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
 
+/// A port of a Service that a stream goes to.
+pub struct Backend {
+    /// The Service.
+    pub service: ServiceId,
+    /// Its port.
+    pub port: u16,
+    /// Its endpoints, one of which is dialled.
+    pub endpoints: Arc<EndpointSet>,
+}
+
+impl Backend {
+    /// By the config; none: it knows no such port.
+    pub fn find(snapshot: &Snapshot, service: &ServiceId, port: u16) -> Option<Self> {
+        let endpoints = snapshot.endpoints(service, port)?.clone();
+        Some(Self { service: service.clone(), port, endpoints })
+    }
+}
+
 /// Carries a stream to one endpoint of a Service port, another one if the first cannot be reached, until both sides are done;
 /// then tells `record`. Cancelling it resets both sides.
 pub async fn carry(
     mut io: impl Side + Send,
-    service: &Arc<Service>,
-    port: u16,
-    endpoints: &Arc<EndpointSet>,
+    Backend { service, port, endpoints }: Backend,
     local: &Arc<Local>,
     shared: &Arc<Shared>,
     mut record: Connection,
 ) {
     let Some(settings) = shared.settings() else { return io.reset() };
-    let named = (service.id.clone(), port);
+    let named = (service, port);
     let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
     let mut last = DialFault::from(Fault::NoEndpoint);
     while record.record.attempts < REACHES {
@@ -59,6 +77,8 @@ pub async fn carry(
             Ok((mut upstream, peer)) => {
                 record.record.service = Some(named);
                 met(&mut record, peer);
+                // The stream may live for days, and its Service have other endpoints by then.
+                drop(endpoints);
                 return finish(&mut io, &mut upstream, settings.limits.idle, &mut record).await;
             }
             Err(fault) => {

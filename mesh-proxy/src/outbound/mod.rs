@@ -3,7 +3,7 @@
 mod carry;
 mod hello;
 
-pub use carry::carry;
+pub use carry::{Backend, carry};
 pub(crate) use hello::server_name;
 
 use crate::{
@@ -41,6 +41,7 @@ pub async fn captured(
     let client = local.workload();
     let decision = decide::outbound(&snapshot, &client, destination);
     if let Outbound::Http(frontend) = decision {
+        drop(snapshot);
         // Requests leave records of their own.
         crate::http::serve_frontend(stream, frontend, local, shared, (peer, destination), stop).await;
         return drop(permit);
@@ -51,9 +52,10 @@ pub async fn captured(
     record.record.source.workload = Some(client);
     record.record.destination.address = Some(destination);
     // On the heap, so that requests' connections do not carry its room about.
-    let bytes = Box::pin(opaque(stream, decision, &snapshot, &local, &shared, record));
+    let drain = snapshot.settings().limits.drain;
+    let bytes = Box::pin(opaque(stream, decision, snapshot, &local, &shared, record));
     // The record ends with the future, cut or not.
-    fault::until_drained(bytes, &shared.drain, snapshot.settings().limits.drain).await;
+    fault::until_drained(bytes, &shared.drain, drain).await;
     drop(permit);
 }
 
@@ -61,19 +63,22 @@ pub async fn captured(
 async fn opaque(
     stream: TcpStream,
     decision: Outbound,
-    snapshot: &Snapshot,
+    snapshot: Arc<Snapshot>,
     local: &Arc<Local>,
     shared: &Arc<Shared>,
     mut record: Connection,
 ) {
     match decision {
         Outbound::Service { service, port, endpoints } => {
-            carry(stream, &service, port, &endpoints, local, shared, record).await;
+            let backend = Backend { service: service.id.clone(), port, endpoints };
+            drop((snapshot, service));
+            carry(stream, backend, local, shared, record).await;
         }
         Outbound::Streams { service, port, table } => {
-            streams(stream, (&service, port, &table), snapshot, local, shared, record).await;
+            streams(stream, (service, port, table), snapshot, local, shared, record).await;
         }
         Outbound::Address { address, transport, workload } => {
+            drop(snapshot);
             to_address(stream, address, transport, workload, local, shared, record).await;
         }
         Outbound::Refuse(fault) => {
@@ -90,15 +95,15 @@ async fn opaque(
 /// Carries bytes by stream routes.
 async fn streams(
     mut stream: TcpStream,
-    (service, port, table): (&Arc<Service>, u16, &StreamTable),
-    snapshot: &Snapshot,
+    (service, port, table): (Arc<Service>, u16, Arc<StreamTable>),
+    snapshot: Arc<Snapshot>,
     local: &Arc<Local>,
     shared: &Arc<Shared>,
     mut record: Connection,
 ) {
     record.record.service = Some((service.id.clone(), port));
     let (read, name) = if table.wants_server_name() {
-        let wait = patience(table, &snapshot.settings().limits);
+        let wait = patience(&table, &snapshot.settings().limits);
         hello::server_name(&mut stream, wait).await
     } else {
         Default::default()
@@ -109,15 +114,13 @@ async fn streams(
         match &backend.1 {
             BackendTarget::Broken => Err(Fault::BrokenBackend),
             BackendTarget::Service { service, port } => {
-                let found = snapshot.service(service).zip(snapshot.endpoints(service, *port));
-                found.map(|(service, endpoints)| (service, *port, endpoints)).ok_or(Fault::NoEndpoint)
+                Backend::find(&snapshot, service, *port).ok_or(Fault::NoEndpoint)
             }
         }
     });
+    drop((service, table, snapshot));
     match chosen {
-        Ok((service, port, endpoints)) => {
-            carry(Ahead::new(stream, read), service, port, endpoints, local, shared, record).await;
-        }
+        Ok(backend) => carry(Ahead::new(stream, read), backend, local, shared, record).await,
         Err(refused) => {
             let fault = DialFault::from(refused);
             let name = name.map(|n| format!("server name {n}")).unwrap_or_default();

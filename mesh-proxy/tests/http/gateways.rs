@@ -238,6 +238,7 @@ async fn tcp_goes_to_a_backend_that_speaks_first() {
     stream_route(&world, RouteKind::Tcp, "db", "l0", &[], "db");
     let mut io = front.connect(9000).await;
     greeted(&mut io, "db").await;
+    world.config_before_is_let_go().await;
     drop(io);
     let line = world.line(|l| l["kind"] == "connection" && l["bytes_out"] == 6).await;
     assert_eq!(
@@ -288,8 +289,9 @@ async fn tls_is_passed_through_or_terminated_by_server_name_on_one_port() {
 
     let mut io = tls(front.connect(8883).await, &inner, "pass.example", &[]).await.unwrap();
     greeted(&mut io, "secure").await;
-    let mut io = tls(front.connect(8883).await, &outer, "end.example", &[]).await.unwrap();
-    greeted(&mut io, "plain").await;
+    let mut terminated = tls(front.connect(8883).await, &outer, "end.example", &[]).await.unwrap();
+    greeted(&mut terminated, "plain").await;
+    world.config_before_is_let_go().await;
     assert!(tls(front.connect(8883).await, &outer, "other.example", &[]).await.is_err());
 
     // A hello in many small pieces is still a hello.
@@ -333,6 +335,7 @@ async fn listeners_and_certificates_change_without_dropping_what_lives() {
     while app.hits() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    world.config_before_is_let_go().await;
     front.listen(&world, &[https.clone(), (8081, None, ListenerProtocol::Http)]);
     assert!(front.is_closed(8080).await);
     assert_eq!(answer.await.unwrap(), (200, "done".into()));

@@ -9,7 +9,7 @@ use http::{HeaderMap, Request};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use mesh_core::{decide::HBONE_PORT, mesh::*, name::NsName, node::Resource};
-use mesh_proxy::{inbound, local::Local};
+use mesh_proxy::{inbound, local::Local, outbound};
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
@@ -17,7 +17,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -247,6 +247,64 @@ async fn an_idle_kept_connection_is_closed_a_while_after_its_workload_left() {
     let mut rest = Vec::new();
     tokio::time::timeout(Duration::from_secs(30), io.read_to_end(&mut rest)).await.expect("an end in time").unwrap();
     assert!(!rest.windows(8).any(|w| w == b"HTTP/1.1"), "it was not asked for more");
+}
+
+/// A Service of `shop` at an address of its own, with one endpoint.
+fn frontend(
+    name: &str,
+    at: SocketAddr,
+    protocol: AppProtocol,
+    endpoint: SocketAddr,
+    health: EndpointHealth,
+) -> [Resource; 2] {
+    let service = Service {
+        id: NsName::new("shop", name),
+        addresses: vec![at.ip()],
+        ports: vec![ServicePort { number: at.port(), name: "".into(), protocol }],
+    };
+    let (address, zone, node) = (endpoint.ip(), "".into(), "".into());
+    let slice = EndpointSlice {
+        id: service.id.clone(),
+        service: service.id.clone(),
+        ports: vec![PortMapping { service_port: at.port(), target_port: endpoint.port() }],
+        endpoints: vec![Endpoint { address, workload: None, health, zone, node }],
+    };
+    [Resource::Service(Arc::new(service)), Resource::EndpointSlice(Arc::new(slice))]
+}
+
+#[tokio::test]
+async fn a_captured_connection_lets_go_of_the_config_when_its_way_is_chosen() {
+    let world = World::new();
+    let app = App::named("cart").await;
+    let mut living = Vec::new();
+    for (name, address, protocol) in [("web", "127.0.9.1", AppProtocol::Http), ("db", "127.0.9.2", AppProtocol::Tcp)] {
+        // What the application dials is here the listener itself: nothing was redirected, so that is where it wanted to go.
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        world.apply(frontend(name, at, protocol, app.address, EndpointHealth::Ready));
+        let (local, shared) = (world.local.clone(), world.shared.clone());
+        tokio::spawn(async move {
+            let (stream, peer) = listener.accept().await.unwrap();
+            let permit = local.connection().unwrap();
+            outbound::captured(stream, peer, local, shared, CancellationToken::new(), permit).await;
+        });
+        let mut io = TcpStream::connect(at).await.unwrap();
+        io.write_all(b"GET / HTTP/1.1\r\nhost: cart\r\n\r\n").await.unwrap();
+        crate::server::until(&mut io, "cart").await;
+        living.push((io, at));
+    }
+    world.config_before_is_let_go().await;
+
+    // Nor do bytes that go to one endpoint hold what is said of all.
+    let (name, at) = (NsName::new("shop", "db"), living[1].1);
+    let endpoints = Arc::downgrade(world.shared.snapshot().unwrap().endpoints(&name, at.port()).unwrap());
+    // A config knows the endpoints that were before its own.
+    for health in [EndpointHealth::NotReady, EndpointHealth::Ready] {
+        world.apply(frontend("db", at, AppProtocol::Tcp, app.address, health));
+        assert!(world.shared.snapshot().unwrap().endpoints(&name, at.port()).is_some());
+    }
+    world.config_before_is_let_go().await;
+    assert!(endpoints.upgrade().is_none(), "{} still hold the endpoints before", endpoints.strong_count());
 }
 
 #[tokio::test]

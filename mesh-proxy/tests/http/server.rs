@@ -11,14 +11,14 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use mesh_core::mesh::*;
 use std::time::Duration;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream},
     time::timeout,
 };
 
 const SOON: Duration = Duration::from_secs(20);
 
 /// Reads until the text is there.
-pub async fn until(io: &mut DuplexStream, text: &str) -> String {
+pub async fn until(io: &mut (impl AsyncRead + Unpin), text: &str) -> String {
     let mut read = Vec::new();
     let mut buffer = [0; 4096];
     while !String::from_utf8_lossy(&read).contains(text) {

@@ -145,6 +145,19 @@ impl World {
         self.snapshots.send_modify(|s| *s = s.as_ref().map(|s| Arc::new(s.with(&delta))));
     }
 
+    /// Changes the config, and waits until nobody holds the one before: who did as long as a connection lives would hold all that has changed since.
+    pub async fn config_before_is_let_go(&self) {
+        let before = Arc::downgrade(self.snapshots.borrow().as_ref().unwrap());
+        self.change(NodeDelta::default());
+        for _ in 0..500 {
+            if before.upgrade().is_none() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} still hold the config before", before.strong_count());
+    }
+
     /// A Service of `shop` with port 80 and endpoints.
     pub fn service(&self, name: &str, protocol: AppProtocol, endpoints: &[SocketAddr]) {
         let service = Service {

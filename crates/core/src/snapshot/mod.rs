@@ -29,7 +29,8 @@ use std::{cmp::Ordering, net::IpAddr, sync::Arc};
 /// Keys come from config, so nobody chooses them to collide.
 type HashMap<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 
-/// What one proxy knows at one moment. A connection keeps one; a request takes the newest for its routes.
+/// What one proxy knows at one moment. A connection takes one until its way is chosen, a request the newest for its routes. Whoever holds one
+/// longer holds all that has changed since.
 ///
 /// State that must outlive a change of config (endpoint statistics, retry budget windows, weight counters) is carried over
 /// by [`Snapshot::with`] as long as the thing that it belongs to stays the same.
