@@ -15,7 +15,7 @@ use crate::{
 use bytes::Bytes;
 use mesh_core::{
     fault::Fault,
-    mesh::{BackendTarget, Gateway, ListenerProtocol, Scheme},
+    mesh::{BackendTarget, Gateway, Listener, ListenerProtocol, MeshSettings, Scheme},
     name::{GatewayId, Text},
     snapshot::Snapshot,
 };
@@ -41,6 +41,28 @@ enum Kind {
     Http,
     Tcp,
     Tls,
+}
+
+/// Where TLS ends.
+enum End {
+    /// At the application: its bytes are passed through.
+    Application,
+    /// Here, and bytes come out of it.
+    Bytes,
+    /// Here, and requests come out of it.
+    Http,
+}
+
+impl End {
+    /// None: the listener speaks no TLS.
+    fn of(protocol: &ListenerProtocol) -> Option<Self> {
+        match protocol {
+            ListenerProtocol::TlsPassthrough => Some(Self::Application),
+            ListenerProtocol::TlsTerminate(_) => Some(Self::Bytes),
+            ListenerProtocol::Https(_) => Some(Self::Http),
+            ListenerProtocol::Http | ListenerProtocol::Tcp => None,
+        }
+    }
 }
 
 impl Port {
@@ -71,13 +93,13 @@ impl Port {
 
     /// Serves a connection to its end. `permit`: its share of the gateway's connections.
     pub(super) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
-        let Some(snapshot) = self.shared.snapshot() else { return fault::reset(&stream) };
-        let mut record = self.shared.telemetry.connection(Direction::Gateway, snapshot.settings());
+        let Some(settings) = self.shared.settings() else { return fault::reset(&stream) };
+        let mut record = self.shared.telemetry.connection(Direction::Gateway, &settings);
         record.record.source.address = Some(peer);
         let destination = fault::local_address(&stream, self.number);
         record.record.destination.address = Some(destination);
-        let drain = snapshot.settings().limits.drain;
-        let served = self.clone().connection(stream, peer, destination, snapshot, record);
+        let drain = settings.limits.drain;
+        let served = self.clone().connection(stream, peer, destination, settings, record);
         // HTTP drains by itself and sooner; bytes are cut at the end of the drain time.
         fault::until_drained(Box::pin(served), &self.stop, drain).await;
         drop(permit);
@@ -88,44 +110,23 @@ impl Port {
         stream: TcpStream,
         peer: SocketAddr,
         destination: SocketAddr,
-        snapshot: Arc<Snapshot>,
+        settings: Arc<MeshSettings>,
         mut record: Connection,
     ) {
-        let Some(gateway) = snapshot.gateway(&self.gateway).cloned() else {
-            return refuse(stream, &mut record, &Fault::Draining.into());
-        };
-        match self.kind(&gateway) {
+        match self.kind() {
             None => refuse(stream, &mut record, &Fault::Draining.into()),
             Some(Kind::Http) => {
-                let settings = snapshot.settings().clone();
-                drop((snapshot, gateway));
                 record.carries_requests();
                 let front = self.front(peer, destination, Scheme::Http, None, None);
                 serve(stream, front, &settings.limits).await;
             }
             // What connections of one kind need is not carried about by those of another.
-            Some(Kind::Tcp) => {
-                let backend = self.backend(&snapshot, None, &mut record);
-                drop((snapshot, gateway));
-                match backend {
-                    Ok(backend) => Box::pin(carry(stream, backend, &self.local, &self.shared, record)).await,
-                    Err(fault) => refuse(stream, &mut record, &fault),
-                }
-            }
-            Some(Kind::Tls) => Box::pin(self.tls(stream, peer, destination, snapshot, gateway, record)).await,
+            Some(Kind::Tcp) => match self.backend(None, &mut record) {
+                Ok(backend) => Box::pin(carry(stream, backend, &self.local, &self.shared, record)).await,
+                Err(fault) => refuse(stream, &mut record, &fault),
+            },
+            Some(Kind::Tls) => Box::pin(self.tls(stream, peer, destination, settings, record)).await,
         }
-    }
-
-    /// What the port's listeners speak; listeners of one port agree on it, because the planner settles conflicts.
-    fn kind(&self, gateway: &Gateway) -> Option<Kind> {
-        let mut listeners = gateway.listeners.iter().filter(|l| l.port == self.number);
-        listeners.next().map(|l| match l.protocol {
-            ListenerProtocol::Http => Kind::Http,
-            ListenerProtocol::Tcp => Kind::Tcp,
-            ListenerProtocol::Https(_) | ListenerProtocol::TlsPassthrough | ListenerProtocol::TlsTerminate(_) => {
-                Kind::Tls
-            }
-        })
     }
 
     /// TLS in any form: the server name chooses the listener, the listener says who terminates.
@@ -134,53 +135,40 @@ impl Port {
         mut stream: TcpStream,
         peer: SocketAddr,
         destination: SocketAddr,
-        snapshot: Arc<Snapshot>,
-        gateway: Arc<Gateway>,
+        settings: Arc<MeshSettings>,
         mut record: Connection,
     ) {
-        let settings = snapshot.settings().clone();
         let patience = settings.limits.handshake;
         let deadline = Instant::now() + patience;
         let (read, name) = outbound::server_name(&mut stream, patience).await;
-        let speaks_tls = |p: &ListenerProtocol| !matches!(p, ListenerProtocol::Http | ListenerProtocol::Tcp);
-        let on_port = gateway.listeners.iter().filter(|l| l.port == self.number && speaks_tls(&l.protocol));
-        let Some(listener) = most_specific(on_port, name.as_deref()) else {
-            let detail = name.map_or_else(|| "no server name".to_owned(), |n| format!("server name {n}"));
-            return refuse(stream, &mut record, &DialFault::new(Fault::UnknownServerName, detail));
-        };
-        match &listener.protocol {
-            ListenerProtocol::TlsPassthrough => {
-                let backend = self.backend(&snapshot, name.as_deref(), &mut record);
-                drop((snapshot, gateway));
-                match backend {
-                    Ok(backend) => {
-                        let io = Ahead::new(stream, read);
-                        Box::pin(carry(io, backend, &self.local, &self.shared, record)).await;
-                    }
-                    Err(fault) => refuse(stream, &mut record, &fault),
-                }
+        match self.end(name.as_deref()) {
+            None => {
+                let detail = name.map_or_else(|| "no server name".to_owned(), |n| format!("server name {n}"));
+                refuse(stream, &mut record, &DialFault::new(Fault::UnknownServerName, detail));
             }
-            ListenerProtocol::TlsTerminate(_) => {
+            Some(End::Application) => match self.backend(name.as_deref(), &mut record) {
+                Ok(backend) => {
+                    let io = Ahead::new(stream, read);
+                    Box::pin(carry(io, backend, &self.local, &self.shared, record)).await;
+                }
+                Err(fault) => refuse(stream, &mut record, &fault),
+            },
+            Some(End::Bytes) => {
                 let Some((tls, version)) =
                     Box::pin(self.terminated(&self.terminate, stream, read, deadline, &mut record)).await
                 else {
                     return;
                 };
                 record.record.tls = Some(version);
-                let backend = self.backend(&snapshot, name.as_deref(), &mut record);
-                drop((snapshot, gateway));
-                match backend {
-                    Ok(backend) => {
-                        Box::pin(carry(Stream(tls), backend, &self.local, &self.shared, record)).await;
-                    }
+                match self.backend(name.as_deref(), &mut record) {
+                    Ok(backend) => Box::pin(carry(Stream(tls), backend, &self.local, &self.shared, record)).await,
                     Err(fault) => {
                         record.record.fail(fault.fault, fault.detail());
                         fault::log(&record.record, &fault);
                     }
                 }
             }
-            _ => {
-                drop((snapshot, gateway));
+            Some(End::Http) => {
                 let Some((tls, version)) =
                     Box::pin(self.terminated(&self.https, stream, read, deadline, &mut record)).await
                 else {
@@ -219,8 +207,32 @@ impl Port {
             .ok()
     }
 
+    // Each of these reads the newest config and lets go of it: a connection holds none.
+
+    /// What the port's listeners speak; listeners of one port agree on it, because the planner settles conflicts.
+    fn kind(&self) -> Option<Kind> {
+        let snapshot = self.shared.snapshot()?;
+        let mut listeners = snapshot.gateway(&self.gateway)?.listeners.iter().filter(|l| l.port == self.number);
+        listeners.next().map(|l| match l.protocol {
+            ListenerProtocol::Http => Kind::Http,
+            ListenerProtocol::Tcp => Kind::Tcp,
+            ListenerProtocol::Https(_) | ListenerProtocol::TlsPassthrough | ListenerProtocol::TlsTerminate(_) => {
+                Kind::Tls
+            }
+        })
+    }
+
+    /// Where TLS with a server name ends; none: no listener is for that name.
+    fn end(&self, name: Option<&str>) -> Option<End> {
+        let snapshot = self.shared.snapshot()?;
+        let ends = |l: &&Listener| l.port == self.number && End::of(&l.protocol).is_some();
+        let listeners = snapshot.gateway(&self.gateway)?.listeners.iter().filter(ends);
+        End::of(&most_specific(listeners, name)?.protocol)
+    }
+
     /// Where a stream goes.
-    fn backend(&self, snapshot: &Snapshot, name: Option<&str>, record: &mut Connection) -> Result<Backend, DialFault> {
+    fn backend(&self, name: Option<&str>, record: &mut Connection) -> Result<Backend, DialFault> {
+        let snapshot = self.shared.snapshot().ok_or(Fault::NoRoute)?;
         let table = snapshot.listener_streams(&self.gateway, self.number).ok_or(Fault::NoRoute)?;
         let compiled = table.find(name).ok_or(Fault::NoRoute)?;
         record.record.route = Some(compiled.route.id.clone());
@@ -229,7 +241,7 @@ impl Port {
             return Err(Fault::BrokenBackend.into());
         };
         record.record.service = Some((service.clone(), *port));
-        Ok(Backend::find(snapshot, service, *port).ok_or(Fault::NoEndpoint)?)
+        Ok(Backend::find(&snapshot, service, *port).ok_or(Fault::NoEndpoint)?)
     }
 
     fn front(

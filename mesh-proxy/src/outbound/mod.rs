@@ -18,7 +18,7 @@ use carry::to_address;
 use mesh_core::{
     decide::{self, OUTBOUND_PORT, Outbound},
     fault::Fault,
-    mesh::{BackendTarget, Limits, Service},
+    mesh::{BackendTarget, Limits},
     route::StreamTable,
     snapshot::Snapshot,
 };
@@ -36,26 +36,25 @@ pub async fn captured(
     stop: CancellationToken,
     permit: OwnedSemaphorePermit,
 ) {
-    let Some(snapshot) = shared.snapshot() else { return fault::reset(&stream) };
     let destination = fault::original(&stream, OUTBOUND_PORT);
     let client = local.workload();
-    let decision = decide::outbound(&snapshot, &client, destination);
+    // The connection may live for days: it lets go of the config as soon as that has answered.
+    let decided = |s: Arc<Snapshot>| (s.settings().clone(), decide::outbound(&s, &client, destination));
+    let Some((settings, decision)) = shared.snapshot().map(decided) else { return fault::reset(&stream) };
     if let Outbound::Http(frontend) = decision {
-        drop(snapshot);
         // Requests leave records of their own.
         crate::http::serve_frontend(stream, frontend, local, shared, (peer, destination), stop).await;
         return drop(permit);
     }
-    let mut record = shared.telemetry.connection(Direction::Outbound, snapshot.settings());
+    let mut record = shared.telemetry.connection(Direction::Outbound, &settings);
     record.record.source.address = Some(peer);
     record.record.source.identity = Some(client.identity.clone());
     record.record.source.workload = Some(client);
     record.record.destination.address = Some(destination);
     // On the heap, so that requests' connections do not carry its room about.
-    let drain = snapshot.settings().limits.drain;
-    let bytes = Box::pin(opaque(stream, decision, snapshot, &local, &shared, record));
+    let bytes = Box::pin(opaque(stream, decision, &settings.limits, &local, &shared, record));
     // The record ends with the future, cut or not.
-    fault::until_drained(bytes, &shared.drain, drain).await;
+    fault::until_drained(bytes, &shared.drain, settings.limits.drain).await;
     drop(permit);
 }
 
@@ -63,7 +62,7 @@ pub async fn captured(
 async fn opaque(
     stream: TcpStream,
     decision: Outbound,
-    snapshot: Arc<Snapshot>,
+    limits: &Limits,
     local: &Arc<Local>,
     shared: &Arc<Shared>,
     mut record: Connection,
@@ -71,14 +70,15 @@ async fn opaque(
     match decision {
         Outbound::Service { service, port, endpoints } => {
             let backend = Backend { service: service.id.clone(), port, endpoints };
-            drop((snapshot, service));
+            drop(service);
             carry(stream, backend, local, shared, record).await;
         }
         Outbound::Streams { service, port, table } => {
-            streams(stream, (service, port, table), snapshot, local, shared, record).await;
+            record.record.service = Some((service.id.clone(), port));
+            drop(service);
+            streams(stream, table, limits, local, shared, record).await;
         }
         Outbound::Address { address, transport, workload } => {
-            drop(snapshot);
             to_address(stream, address, transport, workload, local, shared, record).await;
         }
         Outbound::Refuse(fault) => {
@@ -95,16 +95,14 @@ async fn opaque(
 /// Carries bytes by stream routes.
 async fn streams(
     mut stream: TcpStream,
-    (service, port, table): (Arc<Service>, u16, Arc<StreamTable>),
-    snapshot: Arc<Snapshot>,
+    table: Arc<StreamTable>,
+    limits: &Limits,
     local: &Arc<Local>,
     shared: &Arc<Shared>,
     mut record: Connection,
 ) {
-    record.record.service = Some((service.id.clone(), port));
     let (read, name) = if table.wants_server_name() {
-        let wait = patience(&table, &snapshot.settings().limits);
-        hello::server_name(&mut stream, wait).await
+        hello::server_name(&mut stream, patience(&table, limits)).await
     } else {
         Default::default()
     };
@@ -114,11 +112,11 @@ async fn streams(
         match &backend.1 {
             BackendTarget::Broken => Err(Fault::BrokenBackend),
             BackendTarget::Service { service, port } => {
-                Backend::find(&snapshot, service, *port).ok_or(Fault::NoEndpoint)
+                shared.snapshot().and_then(|s| Backend::find(&s, service, *port)).ok_or(Fault::NoEndpoint)
             }
         }
     });
-    drop((service, table, snapshot));
+    drop(table);
     match chosen {
         Ok(backend) => carry(Ahead::new(stream, read), backend, local, shared, record).await,
         Err(refused) => {
