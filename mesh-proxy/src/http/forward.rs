@@ -32,16 +32,17 @@ const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 pub(super) type Tried = SmallVec<[SocketAddr; 1]>;
 
 /// Sends a request until a response head is good enough. Returns it with what is left of its timeouts, or the fault of the last attempt.
+/// An application may take hours for its answer, so the snapshot is let go of when the first endpoint is chosen.
 pub async fn forward(
     front: &Frontend,
-    snapshot: &Snapshot,
+    snapshot: Arc<Snapshot>,
     directed: &Directed,
     outgoing: Box<Outgoing>,
     upload: Option<&Arc<Upload>>,
     guard: &mut RequestGuard,
     started: Instant,
 ) -> Result<(Response<Body>, Deadline), DialFault> {
-    let limits = &snapshot.settings().limits;
+    let settings = snapshot.settings().clone();
     let rule = directed.rule();
     let whole = Clock::new(started, rule.and_then(|r| r.request_timeout), Fault::RequestTimeout);
     let retry = directed.retry();
@@ -50,13 +51,14 @@ pub async fn forward(
         budget.request(started.into_std());
     }
     let named = (directed.service.clone(), directed.port);
-    let protocol = front.protocol_of(snapshot, &directed.service, directed.port, &outgoing);
+    let protocol = front.protocol_of(&snapshot, &directed.service, directed.port, &outgoing);
     let method = outgoing.method.clone();
     let mut head = Some(outgoing);
     let mut tried = Tried::new();
     // When the attempt begins; to look at the clock costs more than some of what is done for a request.
     let mut now = started;
-    let mut target = pick(snapshot, directed, &tried, now)?;
+    let mut target = pick(&snapshot, directed, &tried, now)?;
+    drop(snapshot);
     // Attempts that count as retries, and those that began anew since nobody had processed them.
     let (mut number, mut anew, mut began_anew) = (0, 0, false);
     loop {
@@ -81,7 +83,7 @@ pub async fn forward(
             budgeted: budget.is_some() && !began_anew,
         };
         let unsent = Unsent::new(&mut head, body, keep);
-        let sent = attempt(front, limits, (&target, protocol), unsent, (now, clock), counted, guard).await;
+        let sent = attempt(front, &settings.limits, (&target, protocol), unsent, (now, clock), counted, guard).await;
         let outcome = outcome_of(&sent);
 
         let replayable = || upload.is_none_or(|u| u.is_replayable());
@@ -90,8 +92,7 @@ pub async fn forward(
             && may_anew
             && head.is_some()
             && replayable()
-            && let Some(next) =
-                anew_at(front.shared.snapshot().as_deref().unwrap_or(snapshot), directed, outcome, &target, &mut tried)
+            && let Some(next) = anew_at(front, directed, outcome, &target, &mut tried)
         {
             (target, anew, began_anew, now) = (next, anew + 1, true, Instant::now());
             continue;
@@ -125,7 +126,7 @@ pub async fn forward(
         }
         sleep_until(pause).await;
         now = Instant::now();
-        target = pick(front.shared.snapshot().as_deref().unwrap_or(snapshot), directed, &tried, now)?;
+        target = pick(&*newest(front)?, directed, &tried, now)?;
     }
 }
 
@@ -178,10 +179,15 @@ fn outcome_of(sent: &Result<Sent, DialFault>) -> Outcome {
     }
 }
 
-/// The endpoint at which an attempt at `target` that nobody has processed is made anew. None: it was processed, the rule's `retry` decides,
-/// or nobody is left.
+/// The newest config. There was one when the request began, and none is ever taken back.
+fn newest(front: &Frontend) -> Result<Arc<Snapshot>, Fault> {
+    front.shared.snapshot().ok_or(Fault::Internal)
+}
+
+/// The endpoint, by the newest config, at which an attempt at `target` that nobody has processed is made anew. None: it was processed, the
+/// rule's `retry` decides, or nobody is left.
 pub(super) fn anew_at(
-    snapshot: &Snapshot,
+    front: &Frontend,
     directed: &Directed,
     outcome: Outcome,
     target: &Target,
@@ -191,7 +197,7 @@ pub(super) fn anew_at(
     if anew == Anew::OtherWorkload {
         tried.extend(target.everywhere());
     }
-    let next = pick(snapshot, directed, tried, Instant::now()).ok()?;
+    let next = pick(&*newest(front).ok()?, directed, tried, Instant::now()).ok()?;
     (anew == Anew::Anywhere || !tried.contains(&next.address)).then_some(next)
 }
 

@@ -85,11 +85,9 @@ impl Begun {
         let mut upload = None;
         let served = match (outgoing, upgrades) {
             (Err(fault), _) => Err(fault.into()),
-            (Ok(outgoing), None) => {
-                serve(&front, &snapshot, outgoing, incoming, &mut upload, &mut guard, started).await
-            }
+            (Ok(outgoing), None) => serve(&front, snapshot, outgoing, incoming, &mut upload, &mut guard, started).await,
             (Ok(outgoing), Some(upgrades)) => {
-                match Box::pin(upgrade::upgrade(&front, &snapshot, outgoing, &upgrades, guard)).await {
+                match Box::pin(upgrade::upgrade(&front, snapshot, outgoing, &upgrades, guard)).await {
                     Ok(response) => return response,
                     Err((fault, back)) => {
                         guard = back;
@@ -152,17 +150,17 @@ fn read(front: &Frontend, mut parts: Parts, upgraded: bool, guard: &mut RequestG
 /// Routes a request, sends its mirrors, and forwards it.
 async fn serve(
     front: &Arc<Frontend>,
-    snapshot: &Snapshot,
+    snapshot: Arc<Snapshot>,
     mut outgoing: Box<Outgoing>,
     incoming: Incoming,
     upload: &mut Option<Arc<Upload>>,
     guard: &mut RequestGuard,
     started: Instant,
 ) -> Result<(Response<Body>, Deadline), DialFault> {
-    if front.is_misdirected(snapshot, &outgoing.authority) {
+    if front.is_misdirected(&snapshot, &outgoing.authority) {
         return Ok((direct::misdirected(), None));
     }
-    let directed = match direct(front, snapshot, &mut outgoing, &mut guard.record) {
+    let directed = match direct(front, &snapshot, &mut outgoing, &mut guard.record) {
         Direction::Forward(directed) => directed,
         Direction::Answer(response) => return Ok((response, None)),
         Direction::Refuse(fault) => return Err(fault.into()),
@@ -179,7 +177,7 @@ async fn serve(
         } else {
             Body::Empty
         };
-        mirror(front, snapshot, target, outgoing.clone(), body);
+        mirror(front, &snapshot, target, outgoing.clone(), body);
     }
     if has_body {
         let limit = snapshot.settings().limits.replay_bytes as usize;

@@ -74,21 +74,24 @@ type Failed = (DialFault, Box<RequestGuard>);
 /// response goes back as it is.
 pub async fn upgrade(
     front: &Arc<Frontend>,
-    snapshot: &Snapshot,
+    snapshot: Arc<Snapshot>,
     mut outgoing: Box<Outgoing>,
     upgrades: &Upgrades,
     mut guard: Box<RequestGuard>,
 ) -> Result<Response<ResponseBody>, Failed> {
-    let directed = match direct(front, snapshot, &mut outgoing, &mut guard.record) {
+    let directed = match direct(front, &snapshot, &mut outgoing, &mut guard.record) {
         Direction::Forward(directed) => directed,
         Direction::Answer(response) => return Ok(ResponseBody::wrap(response, guard, None, None, false)),
         Direction::Refuse(fault) => return Err((fault.into(), guard)),
     };
     guard.record.service = Some((directed.service.clone(), directed.port));
-    let limits = &snapshot.settings().limits;
+    let settings = snapshot.settings().clone();
+    let limits = &settings.limits;
+    let first = pick(&snapshot, &directed, &[], Instant::now());
+    drop(snapshot);
     let exchanged = async {
         let patience = directed.rule().and_then(|r| r.request_timeout);
-        let exchanging = reach_one(front, snapshot, &directed, &outgoing, &mut guard);
+        let exchanging = reach_one(front, limits, first?, &directed, &outgoing, &mut guard);
         match patience {
             Some(patience) => timeout(patience, exchanging).await.unwrap_or(Err(Fault::RequestTimeout.into())),
             None => exchanging.await,
@@ -130,14 +133,13 @@ pub async fn upgrade(
 /// Exchanges heads with an endpoint; with another one if the first cannot be reached.
 async fn reach_one(
     front: &Frontend,
-    snapshot: &Snapshot,
+    limits: &Limits,
+    mut target: Arc<Target>,
     directed: &Directed,
     outgoing: &Outgoing,
     guard: &mut RequestGuard,
 ) -> Result<Response<hyper::body::Incoming>, DialFault> {
-    let limits = &snapshot.settings().limits;
     let mut tried = Tried::new();
-    let mut target = pick(snapshot, directed, &tried, Instant::now())?;
     loop {
         tried.push(target.address);
         guard.record.attempts += 1;
@@ -146,7 +148,7 @@ async fn reach_one(
         let exchanged = exchange(front, limits, &target, Outgoing::clone(outgoing), guard).await;
         let Err(fault) = exchanged else { return exchanged };
         let more = guard.record.attempts < REACHES;
-        let next = more.then(|| anew_at(snapshot, directed, Outcome::Failed(fault.fault), &target, &mut tried));
+        let next = more.then(|| anew_at(front, directed, Outcome::Failed(fault.fault), &target, &mut tried));
         match next.flatten() {
             Some(next) => target = next,
             None => return Err(fault),

@@ -308,6 +308,22 @@ async fn a_captured_connection_lets_go_of_the_config_when_its_way_is_chosen() {
 }
 
 #[tokio::test]
+async fn a_request_that_waits_for_its_answer_holds_no_config() {
+    let world = World::new();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.service("cart", AppProtocol::Http, &[silent.local_addr().unwrap()]);
+    let mut waiting = Vec::new();
+    for asks in ["", "connection: upgrade\r\nupgrade: websocket\r\n"] {
+        let mut client = world.connect("cart");
+        client.write_all(format!("GET / HTTP/1.1\r\nhost: cart\r\n{asks}\r\n").as_bytes()).await.unwrap();
+        let (mut application, _) = silent.accept().await.unwrap();
+        crate::server::until(&mut application, "\r\n\r\n").await;
+        waiting.push((client, application));
+    }
+    world.config_before_is_let_go().await;
+}
+
+#[tokio::test]
 async fn requests_of_one_pod_beyond_its_bound_are_refused_and_those_of_others_are_not() {
     let world = World::new();
     let slow = |_: usize, _: &crate::app::Seen| Reply { delay: Duration::from_secs(2), ..Reply::text("late") };
