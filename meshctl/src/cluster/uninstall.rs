@@ -60,6 +60,8 @@ pub async fn uninstall(access: &Access, removal: &Removal) -> Result<()> {
     for (kind, name) in WORKLOADS.iter().rev() {
         delete(access, kind, NAMESPACE, name).await?;
     }
+    // Without its object a mesh has the default mode: a proxy that still ran would capture the pods again, and be gone before it served them.
+    step(stopped(access, within).await)?;
     if let Some(mesh) = access.get("XMesh", "", MESH).await?
         && mesh["spec"]["controllerName"] == super::CONTROLLER
     {
@@ -241,6 +243,21 @@ async fn delete(access: &Access, kind: &str, namespace: &str, name: &str) -> Res
         println!("deleted {kind} {name}");
     }
     Ok(())
+}
+
+/// Waits until no proxy runs any more.
+async fn stopped(access: &Access, within: Duration) -> Result<()> {
+    let deadline = Instant::now() + within;
+    loop {
+        let pods = access.list("Pod", NAMESPACE, "app.kubernetes.io/name=mesh-proxy").await?;
+        if pods.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!("{} proxies still run after {within:?}: kubectl get pods -n {NAMESPACE} says why", pods.len());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Waits until the namespace is gone: an installation right after would meet its remains.
